@@ -1,0 +1,18 @@
+"""Refuse answers that can't work, before a file is written: the second line of defence.
+
+The same checks run while Cookiecutter asks (`local_extensions.py`), where a refusal costs the user one
+line. Answers from an edited replay file come past that, and meet them here.
+"""
+
+import json
+import os
+import sys
+
+PROBLEM = json.loads({{cookiecutter | refusal | jsonify | jsonify}})
+
+if PROBLEM:
+    sys.exit(PROBLEM)
+if os.listdir():
+    # Only with --overwrite-if-exists. The other hook must not remove what was here before it.
+    with open(".existed-before", "w", encoding="utf-8"):
+        pass
