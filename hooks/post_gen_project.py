@@ -268,17 +268,18 @@ def report(failure: StepFailed) -> None:
     """Say what failed, how to see it again, and how to come back without typing the answers again."""
     title, repeat, printed = failure.args
     again = [] if shutil.which("cookiecutter") else ["uvx"]
-    again += ["cookiecutter", "--replay", "--output-dir", str(WORKSPACE.parent)]
+    again += ["cookiecutter", "--replay"]
+    where = ["--output-dir", str(WORKSPACE.parent)]
     if ANSWERS.get("_checkout"):
-        again += ["--checkout", ANSWERS["_checkout"]]
+        where += ["--checkout", ANSWERS["_checkout"]]
     template = ANSWERS.get("_template", "")
     local = Path(os.environ.get("PWD", WORKSPACE.parent), template)
-    again.append(str(local.resolve()) if local.is_dir() else template)
+    where.append(str(local.resolve()) if local.is_dir() else template)
     print(f"{clear()}\nFAILED  {title}\n\n{tail(printed, 12)}\n", file=sys.stderr)
     print("Your answers are kept. To try again, once the cause is mended:", file=sys.stderr)
-    print(f"  {shlex.join(again)}", file=sys.stderr)
+    print(f"  {shlex.join(again + where)}", file=sys.stderr)
     print("To look into it, keep the folder and repeat the step by hand:", file=sys.stderr)
-    print(f"  {shlex.join([*again, '--keep-project-on-failure'])}", file=sys.stderr)
+    print(f"  {shlex.join([*again, '--keep-project-on-failure', *where])}", file=sys.stderr)
     print(f"  cd {shlex.quote(str(WORKSPACE))}\n  {repeat}\n", file=sys.stderr)
     print("What follows is Cookiecutter's own report that a hook failed.", file=sys.stderr, flush=True)
 

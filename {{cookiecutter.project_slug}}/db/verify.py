@@ -7,6 +7,7 @@ and people run this same command.
 import io
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -16,10 +17,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from db import embedded
-from db.settings import SettingsError
+from db.settings import WORKSPACE, SettingsError
 
 ALEMBIC_INI = Path(__file__).with_name("alembic.ini")
 
@@ -123,10 +123,20 @@ def verify(report: Callable[[str], None]) -> None:
                     step(config, connection)
                 except VerificationError as error:
                     raise VerificationError(f"{name}: {error}") from error
-                except (CommandError, SQLAlchemyError) as error:
-                    raise VerificationError(f"{name}: {type(error).__name__}: {error}") from error
+                except Exception as error:
+                    # Whatever a revision or a table module raises is a finding, not a fault of ours.
+                    raise VerificationError(
+                        f"{name}: {type(error).__name__}: {error}{_where(error)}"
+                    ) from error
                 report(f"ok  {name} ({perf_counter() - began:.2f} s)")
         engine.dispose()
+
+
+def _where(error: BaseException) -> str:
+    """Return the place in the workspace that the error came through last, or ""."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if f.filename.startswith(str(WORKSPACE)) and ".venv" not in f.filename]
+    return f"\n  at {ours[-1].filename}:{ours[-1].lineno}" if ours else ""
 
 
 def main() -> int:
