@@ -136,6 +136,8 @@ def by_hand(uv: "str | None", command: str) -> str:
 def install(uv: "str | None") -> None:
     """Install the packages into the workspace's .venv, with uv or, where there is none, with pip."""
     if uv:
+        # Relocatable: its commands work on, wherever the workspace is moved.
+        run("Make a virtual environment", [uv, "venv", "--relocatable", ".venv"], "uv venv")
         run("Install the packages with uv", [uv, "sync"], "uv sync")
         return
     version = ANSWERS["python_version"]

@@ -27,5 +27,5 @@ if ! [ -x .venv/bin/python ] || ! new_enough .venv/bin/python || ! .venv/bin/pyt
     "$python" -m venv --clear .venv
 fi
 
-.venv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+.venv/bin/python -m pip install -qq --disable-pip-version-check "uv>=0.9,<1"
 .venv/bin/python -m uv pip install --quiet --no-build --python .venv/bin/python --group "$1"
