@@ -35,9 +35,13 @@ class Conversation(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     scope: Mapped[str | None] = mapped_column(comment="whose the conversation is")
-    title: Mapped[str | None]
+    title: Mapped[str | None] = mapped_column(comment="the beginning of its first message")
+    # Checked when the transaction ends, so that a save can write the head, which decides whether it
+    # counts, before the entries.
     head_id: Mapped[str | None] = mapped_column(
-        ForeignKey("conversation_entries.id"), index=True, comment="the newest entry of its log"
+        ForeignKey("conversation_entries.id", deferrable=True, initially="DEFERRED"),
+        index=True,
+        comment="the newest entry of its log",
     )
     branches: Mapped[list[str]] = mapped_column(
         ARRAY(Text), server_default=text("'{}'::text[]"), comment="last entries of the branches it left"
@@ -51,8 +55,10 @@ class Conversation(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
-    # The list of conversations is read newest first, of one owner or of all.
     __table_args__ = (
+        # The list of conversations is read newest first, of one owner or of all.
         Index("ix_conversations_scope_updated_at", "scope", updated_at.desc()),
         Index("ix_conversations_updated_at", updated_at.desc()),
+        # A delete asks whose branches an entry ends.
+        Index("ix_conversations_branches", "branches", postgresql_using="gin"),
     )

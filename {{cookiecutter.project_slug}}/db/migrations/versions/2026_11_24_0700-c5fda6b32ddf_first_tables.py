@@ -47,7 +47,7 @@ def upgrade() -> None:
         "conversations",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("scope", sa.Text(), nullable=True, comment="whose the conversation is"),
-        sa.Column("title", sa.Text(), nullable=True),
+        sa.Column("title", sa.Text(), nullable=True, comment="the beginning of its first message"),
         sa.Column("head_id", sa.Text(), nullable=True, comment="the newest entry of its log"),
         sa.Column(
             "branches",
@@ -82,8 +82,13 @@ def upgrade() -> None:
             ["head_id"],
             ["conversation_entries.id"],
             name=op.f("fk_conversations_head_id_conversation_entries"),
+            initially="DEFERRED",
+            deferrable=True,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_conversations")),
+    )
+    op.create_index(
+        "ix_conversations_branches", "conversations", ["branches"], unique=False, postgresql_using="gin"
     )
     op.create_index(op.f("ix_conversations_head_id"), "conversations", ["head_id"], unique=False)
     op.create_index(
@@ -143,6 +148,7 @@ def downgrade() -> None:
     op.drop_index("ix_conversations_updated_at", table_name="conversations")
     op.drop_index("ix_conversations_scope_updated_at", table_name="conversations")
     op.drop_index(op.f("ix_conversations_head_id"), table_name="conversations")
+    op.drop_index("ix_conversations_branches", table_name="conversations", postgresql_using="gin")
     op.drop_table("conversations")
     op.drop_index(op.f("ix_conversation_entries_parent_id"), table_name="conversation_entries")
     op.drop_table("conversation_entries")

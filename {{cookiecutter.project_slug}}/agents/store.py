@@ -1,0 +1,309 @@
+"""pydantic-ai's `ConversationStore` on our own tables.
+
+What the five methods must do is written in `pydantic_ai.conversation_store`; what is here makes
+them hold with many processes writing at once:
+
+- A save is one transaction that starts with the head record. It counts only if the record's
+  revision is still the expected one, and the row's lock makes others wait for the outcome.
+- The foreign key from a head to its newest entry is checked when the transaction ends. So an entry
+  that somebody deletes at the same moment is noticed by one of the two, who gets a conflict.
+- Deletes that might free shared entries run one after another.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+
+from psycopg.errors import ForeignKeyViolation
+from pydantic import TypeAdapter
+from pydantic_ai.conversation_store import (
+    ConversationConflict,
+    ConversationEntry,
+    ConversationRecord,
+    ConversationStore,
+)
+from pydantic_ai.messages import ModelMessagesTypeAdapter
+from pydantic_ai.tools import DeferredToolRequests
+from pydantic_ai.usage import RunUsage
+from sqlalchemy import (
+    CursorResult,
+    Text,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    not_,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import aliased
+
+from db import tables
+
+USAGE = TypeAdapter(RunUsage)
+DEFERRED = TypeAdapter(DeferredToolRequests | None)
+
+# The key of the advisory lock that deletes hold: any number that nothing else uses.
+DELETE_LOCK = 7_208_814_451
+
+
+class ConversationSummary(NamedTuple):
+    """What a list of conversations shows of each."""
+
+    id: str
+    title: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class DatabaseConversationStore(ConversationStore):
+    """Keeps conversations in `conversations` and `conversation_entries`.
+
+    Deleting a conversation also deletes its runs, and the entries that no other conversation's
+    history or branch reaches.
+    """
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        """Keep the factory of the sessions; each operation opens one of its own."""
+        self._sessions = sessions
+
+    async def read_record(self, conversation_id: str) -> ConversationRecord | None:
+        """Return the record of a conversation, or None."""
+        async with self._sessions() as session:
+            row = await session.get(tables.Conversation, conversation_id)
+        return None if row is None else _record(row)
+
+    async def read_records(
+        self, *, scope: str | None = None, limit: int | None = None
+    ) -> Sequence[ConversationRecord]:
+        """Return the records, or those of one scope, the last saved first, at most `limit` of them."""
+        query = select(tables.Conversation).order_by(tables.Conversation.updated_at.desc()).limit(limit)
+        if scope is not None:
+            query = query.where(tables.Conversation.scope == scope)
+        async with self._sessions() as session:
+            return [_record(row) for row in await session.scalars(query)]
+
+    async def read_summaries(self, *, limit: int) -> Sequence[ConversationSummary]:
+        """Return what a list shows of the conversations, the last saved first."""
+        table = tables.Conversation
+        query = select(table.id, table.title, table.created_at, table.updated_at)
+        query = query.order_by(table.updated_at.desc()).limit(limit)
+        async with self._sessions() as session:
+            return [ConversationSummary(*row) for row in await session.execute(query)]
+
+    async def write_record(
+        self,
+        record: ConversationRecord,
+        *,
+        new_entries: Sequence[ConversationEntry] = (),
+        expected_revision: str | None,
+    ) -> None:
+        """Store a record and its new entries, both or neither.
+
+        Raises:
+            ConversationConflict: as `ConversationStore.write_record` says.
+        """
+        table = tables.Conversation
+        values = record_columns(record)
+        statement = (
+            postgresql_insert(table).values(values).on_conflict_do_nothing()
+            if expected_revision is None
+            else update(table)
+            .where(table.id == record.conversation_id, table.revision == expected_revision)
+            .values(values)
+        )
+        try:
+            async with self._sessions.begin() as session:
+                if await _row_count(session, statement) == 0:
+                    raise ConversationConflict(record.conversation_id)
+                if new_entries:
+                    await session.execute(insert(tables.ConversationEntry), _entry_rows(new_entries))
+        except IntegrityError as error:
+            raise _conflict(error, record.conversation_id) from error
+
+    async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
+        """Delete a conversation's record, its runs, and the entries that nobody else reaches.
+
+        Raises:
+            ConversationConflict: as `ConversationStore.delete_record` says.
+        """
+        table = tables.Conversation
+        statement = (
+            delete(table)
+            .where(table.id == conversation_id, table.revision == expected_revision)
+            .returning(table.head_id, table.branches)
+        )
+        try:
+            async with self._sessions.begin() as session:
+                await session.execute(select(func.pg_advisory_xact_lock(DELETE_LOCK)))
+                row = (await session.execute(statement)).one_or_none()
+                if row is None:
+                    raise ConversationConflict(conversation_id)
+                tips = [tip for tip in (row.head_id, *row.branches) if tip is not None]
+                if tips:
+                    await session.execute(_delete_unreached(tips))
+        except IntegrityError as error:
+            raise _conflict(error, conversation_id) from error
+
+    async def read_entry(self, entry_id: str) -> ConversationEntry:
+        """Return the entry.
+
+        Raises:
+            KeyError: if there is none with this id.
+        """
+        return (await self.read_history(entry_id, limit=1))[0]
+
+    async def read_history(self, head_id: str | None, *, limit: int | None = None) -> list[ConversationEntry]:
+        """Return the entries up to `head_id`, oldest first, or only the last `limit` of them.
+
+        Raises:
+            KeyError: if there is no entry with the id `head_id`.
+        """
+        if head_id is None or limit == 0:
+            return []
+        table = tables.ConversationEntry
+        message = sql_cast(table.message, Text).label("message")
+        history = (
+            select(table.id, table.parent_id, message, literal(1).label("age"))
+            .where(table.id == head_id)
+            .cte("history", recursive=True)
+        )
+        older = select(table.id, table.parent_id, message, history.c.age + 1).where(
+            table.id == history.c.parent_id
+        )
+        if limit is not None:
+            older = older.where(history.c.age < limit)
+        history = history.union_all(older)
+        query = select(history.c.id, history.c.parent_id, history.c.message).order_by(history.c.age.desc())
+        async with self._sessions() as session:
+            rows = (await session.execute(query)).all()
+        if not rows:
+            raise KeyError(head_id)
+        messages = ModelMessagesTypeAdapter.validate_json(
+            f"[{','.join(_restore_text(row.message) for row in rows)}]"
+        )
+        return [
+            ConversationEntry(id=row.id, parent_id=row.parent_id, message=message)
+            for row, message in zip(rows, messages, strict=True)
+        ]
+
+
+def record_columns(record: ConversationRecord) -> dict[str, Any]:
+    """Return the record as the values of a row of `conversations`."""
+    return {
+        "id": record.conversation_id,
+        "head_id": record.head_id,
+        "usage": USAGE.dump_python(record.usage, mode="json"),
+        "deferred_tool_requests": storable(DEFERRED.dump_python(record.deferred_tool_requests, mode="json")),
+        "scope": record.scope,
+        "forked_from": record.forked_from,
+        "forked_at": record.forked_at,
+        "branches": record.branches,
+        "revision": record.revision,
+        "updated_at": record.updated_at,
+        "format_version": record.format_version,
+    }
+
+
+def _record(row: tables.Conversation) -> ConversationRecord:
+    return ConversationRecord(
+        conversation_id=row.id,
+        head_id=row.head_id,
+        # From JSON text, because bytes are base64 only there.
+        usage=USAGE.validate_json(json.dumps(row.usage)),
+        deferred_tool_requests=DEFERRED.validate_json(json.dumps(restored(row.deferred_tool_requests))),
+        scope=row.scope,
+        forked_from=row.forked_from,
+        forked_at=row.forked_at,
+        branches=list(row.branches),
+        revision=row.revision,
+        updated_at=row.updated_at,
+    )
+
+
+def _entry_rows(entries: Sequence[ConversationEntry]) -> list[dict[str, Any]]:
+    messages = ModelMessagesTypeAdapter.dump_python([entry.message for entry in entries], mode="json")
+    return [
+        {"id": entry.id, "parent_id": entry.parent_id, "kind": entry.kind, "message": storable(message)}
+        for entry, message in zip(entries, messages, strict=True)
+    ]
+
+
+async def _row_count(session: AsyncSession, statement: Any) -> int:
+    return cast("CursorResult[Any]", await session.execute(statement)).rowcount
+
+
+def _conflict(error: IntegrityError, conversation_id: str) -> Exception:
+    """What the error means: an entry that is pointed at is gone, or something unforeseen."""
+    return ConversationConflict(conversation_id) if isinstance(error.orig, ForeignKeyViolation) else error
+
+
+def _delete_unreached(tips: Sequence[str]) -> Any:
+    """Delete what the `tips` of a deleted conversation reached and no conversation reaches now.
+
+    All entries are in the history of some tip. So one of ours is still needed if a conversation
+    has it as a tip, or if it has a child that isn't among ours; then so are all before it.
+    """
+    entry, conversation = tables.ConversationEntry, tables.Conversation
+    ours = select(entry.id, entry.parent_id).where(entry.id.in_(tips)).cte("ours", recursive=True)
+    ours = ours.union(select(entry.id, entry.parent_id).where(entry.id == ours.c.parent_id))
+    child = aliased(entry)
+    is_tip = exists().where(
+        or_(conversation.head_id == ours.c.id, conversation.branches.contains(array([ours.c.id])))
+    )
+    has_other_child = exists().where(
+        and_(child.parent_id == ours.c.id, not_(child.id.in_(select(ours.c.id))))
+    )
+    needed = (
+        select(ours.c.id, ours.c.parent_id).where(or_(is_tip, has_other_child)).cte("needed", recursive=True)
+    )
+    needed = needed.union(select(entry.id, entry.parent_id).where(entry.id == needed.c.parent_id))
+    return delete(entry).where(entry.id.in_(select(ours.c.id)), entry.id.not_in(select(needed.c.id)))
+
+
+# PostgreSQL's JSONB has no place for the character NUL, which a tool may well return: it is written
+# as an escape character and its number, and so is the escape character itself. Halves of surrogate
+# pairs, which no UTF-8 text can hold, become the replacement character.
+# https://www.postgresql.org/docs/current/datatype-json.html
+ESCAPE = "\x1a"
+UNSTORABLE = re.compile("[\x00\x1a\ud800-\udfff]")
+ESCAPED = re.compile("\x1a([0-9a-f]{4})")
+
+
+def storable(value: Any) -> Any:
+    """Return the JSON value with all its texts, keys included, such that JSONB can hold them."""
+    return _map_texts(value, lambda text: UNSTORABLE.sub(_escape, text))
+
+
+def restored(value: Any) -> Any:
+    """Undo `storable`."""
+    return _map_texts(value, lambda text: ESCAPED.sub(lambda match: chr(int(match[1], 16)), text))
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"{ESCAPE}{ord(match[0]):04x}" if match[0] < "\ud800" else "\ufffd"
+
+
+def _map_texts(value: Any, change: Any) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_map_texts(item, change) for item in value]
+    if isinstance(value, dict):
+        return {change(key): _map_texts(item, change) for key, item in value.items()}
+    return value
+
+
+def _restore_text(document: str) -> str:
+    """Undo `storable` in a JSON document; nearly none needs it."""
+    return json.dumps(restored(json.loads(document))) if "\\u001a" in document else document

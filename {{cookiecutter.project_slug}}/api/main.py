@@ -1,0 +1,87 @@
+"""The application: `uvicorn api.main:app`."""
+
+import logging
+import os
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from pydantic_ai.models import Model
+
+from agents.models import NoModelError, resolve_model
+from agents.runs import Runner
+from agents.settings import AgentSettings
+from agents.store import DatabaseConversationStore
+from api import problems
+from api.auth import token_required
+from api.readiness import Readiness
+from api.routes import agents, conversations, health
+from api.services import Services
+from api.settings import ApiSettings
+from db.session import async_engine, session_factory
+from db.settings import WORKSPACE, DatabaseSettings, RuntimeEnv, SettingsError, database_url
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(env: Mapping[str, str] = os.environ) -> FastAPI:
+    """Make the application. The database is first touched when it starts to serve.
+
+    Raises:
+        SettingsError: where a setting is missing or wrong.
+    """
+    settings = ApiSettings.from_env(env)
+    agent_settings = AgentSettings.from_env()
+    database = DatabaseSettings.from_env(env)
+    project = _project()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        engine = async_engine(database_url(database), application_name=project["name"])
+        try:
+            sessions = session_factory(engine)
+            store = DatabaseConversationStore(sessions)
+            model = _model(agent_settings.model, settings.runtime_env, env)
+            runner = Runner(sessions, store, model, agent_settings)
+            yield {"services": Services(Readiness(engine), runner, store)}
+        finally:
+            await engine.dispose()
+
+    in_dev = settings.runtime_env is RuntimeEnv.DEV
+    app = FastAPI(
+        title=project["name"],
+        description=project["description"],
+        version=project["version"],
+        lifespan=lifespan,
+        openapi_url="/openapi.json" if in_dev else None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    app.include_router(health.router)
+    for router in (agents.router, conversations.router):
+        app.include_router(router, dependencies=[Depends(token_required(settings.token))])
+    return app
+
+
+def _model(name: str, runtime_env: RuntimeEnv, env: Mapping[str, str]) -> Model | NoModelError:
+    # The service starts without a model too: health checks and conversations don't need one.
+    try:
+        return resolve_model(name, runtime_env, env)
+    except NoModelError as reason:
+        logger.warning("Runs will be refused. %s", reason)
+        return reason
+
+
+def _project() -> Mapping[str, str]:
+    with (WORKSPACE / "pyproject.toml").open("rb") as file:
+        project: Mapping[str, str] = tomllib.load(file)["project"]
+    return project
+
+
+try:
+    app = create_app()
+except SettingsError as error:
+    sys.exit(f"The service can't start: {error}")

@@ -1,0 +1,73 @@
+"""All errors as problem details, `application/problem+json`.
+
+https://www.rfc-editor.org/rfc/rfc9457
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from math import ceil
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from agents.failures import RunError
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document as the answer."""
+
+    media_type = "application/problem+json"
+
+
+def problem(status: int, detail: str | None = None, **members: Any) -> dict[str, Any]:
+    """Make a problem of the type ``about:blank``, whose title is the status code's own phrase.
+
+    Args:
+        status: the HTTP status code.
+        detail: what is wrong this time, and what to do about it.
+        members: more that a program may want to know.
+    """
+    document: dict[str, Any] = {"title": HTTPStatus(status).phrase, "status": int(status)}
+    if detail and detail != document["title"]:
+        document["detail"] = detail
+    return document | members
+
+
+def install(app: FastAPI) -> None:
+    """Make the app answer every error with a problem."""
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(RunError, _run_failed)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def _answer(document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> ProblemResponse:
+    return ProblemResponse(document, status_code=document["status"], headers=headers)
+
+
+def _http(request: Request, error: Exception) -> ProblemResponse:
+    error = cast("HTTPException", error)
+    return _answer(problem(error.status_code, error.detail), error.headers)
+
+
+def _validation(request: Request, error: Exception) -> ProblemResponse:
+    # What was sent is not repeated: it may be long, or a secret in the wrong place.
+    errors = [
+        {"at": "/".join(str(part) for part in item["loc"]), "detail": item["msg"]}
+        for item in cast("RequestValidationError", error).errors()
+    ]
+    detail = "; ".join(f"{item['at']}: {item['detail']}" for item in errors)
+    return _answer(problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors=errors))
+
+
+def _run_failed(request: Request, error: Exception) -> ProblemResponse:
+    failure = cast("RunError", error)
+    headers = {"Retry-After": str(ceil(failure.retry_after))} if failure.retry_after is not None else None
+    return _answer(problem(failure.status, failure.detail), headers)
+
+
+def _unforeseen(request: Request, error: Exception) -> ProblemResponse:
+    return _answer(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service's log says why."))
