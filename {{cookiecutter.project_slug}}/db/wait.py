@@ -75,12 +75,16 @@ def wait(settings: DatabaseSettings, timeout: float) -> None:
             if any(refusal in reason for refusal in REFUSALS):
                 raise DatabaseUnavailableError(f"The database at {place} refuses us: {reason}") from None
         except DBAPIError as error:
-            raise DatabaseUnavailableError(f"The database settings can't be used: {one_line(error)}") from None
+            raise DatabaseUnavailableError(
+                f"The database settings can't be used: {one_line(error)}"
+            ) from None
         else:
             return
         now = monotonic()
         if now + PAUSE >= began + timeout:
-            raise DatabaseUnavailableError(f"The database at {place} did not answer in {timeout:g} s: {reason}")
+            raise DatabaseUnavailableError(
+                f"The database at {place} did not answer in {timeout:g} s: {reason}"
+            )
         if now - told >= TELL_EVERY:
             print(f"Waiting for the database at {place}, up to {timeout:g} s: {reason}", file=sys.stderr)
             told = now
