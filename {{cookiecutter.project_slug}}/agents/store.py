@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from psycopg.errors import ForeignKeyViolation
 from pydantic import TypeAdapter
@@ -28,7 +28,6 @@ from pydantic_ai.messages import ModelMessagesTypeAdapter
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 from sqlalchemy import (
-    CursorResult,
     Text,
     and_,
     delete,
@@ -115,16 +114,15 @@ class DatabaseConversationStore(ConversationStore):
         """
         table = tables.Conversation
         values = record_columns(record)
-        statement = (
-            postgresql_insert(table).values(values).on_conflict_do_nothing()
-            if expected_revision is None
-            else update(table)
-            .where(table.id == record.conversation_id, table.revision == expected_revision)
-            .values(values)
-        )
+        statement: Any
+        if expected_revision is None:
+            statement = postgresql_insert(table).values(values).on_conflict_do_nothing()
+        else:
+            unchanged = and_(table.id == record.conversation_id, table.revision == expected_revision)
+            statement = update(table).where(unchanged).values(values)
         try:
             async with self._sessions.begin() as session:
-                if await _row_count(session, statement) == 0:
+                if await session.scalar(statement.returning(table.id)) is None:
                     raise ConversationConflict(record.conversation_id)
                 if new_entries:
                     await session.execute(insert(tables.ConversationEntry), _entry_rows(new_entries))
@@ -237,10 +235,6 @@ def _entry_rows(entries: Sequence[ConversationEntry]) -> list[dict[str, Any]]:
         {"id": entry.id, "parent_id": entry.parent_id, "kind": entry.kind, "message": storable(message)}
         for entry, message in zip(entries, messages, strict=True)
     ]
-
-
-async def _row_count(session: AsyncSession, statement: Any) -> int:
-    return cast("CursorResult[Any]", await session.execute(statement)).rowcount
 
 
 def _conflict(error: IntegrityError, conversation_id: str) -> Exception:

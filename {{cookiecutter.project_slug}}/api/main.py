@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from pydantic_ai.models import Model
+from pydantic_ai.models.function import FunctionModel
 
 from agents.models import NoModelError, resolve_model
 from agents.runs import Runner
@@ -27,8 +28,12 @@ from db.settings import WORKSPACE, DatabaseSettings, RuntimeEnv, SettingsError, 
 logger = logging.getLogger(__name__)
 
 
-def create_app(env: Mapping[str, str] = os.environ) -> FastAPI:
+def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) -> FastAPI:
     """Make the application. The database is first touched when it starts to serve.
+
+    Args:
+        env: where all settings are read from.
+        model: answers all runs in place of the one that the settings name.
 
     Raises:
         SettingsError: where a setting is missing or wrong.
@@ -44,8 +49,8 @@ def create_app(env: Mapping[str, str] = os.environ) -> FastAPI:
         try:
             sessions = session_factory(engine)
             store = DatabaseConversationStore(sessions)
-            model = _model(agent_settings.model, settings.runtime_env, env)
-            runner = Runner(sessions, store, model, agent_settings)
+            chosen = model or _choose_model(agent_settings.model, settings.runtime_env, env)
+            runner = Runner(sessions, store, chosen, agent_settings)
             yield {"services": Services(Readiness(engine), runner, store)}
         finally:
             await engine.dispose()
@@ -66,13 +71,16 @@ def create_app(env: Mapping[str, str] = os.environ) -> FastAPI:
     return app
 
 
-def _model(name: str, runtime_env: RuntimeEnv, env: Mapping[str, str]) -> Model | NoModelError:
+def _choose_model(name: str, runtime_env: RuntimeEnv, env: Mapping[str, str]) -> Model | NoModelError:
     # The service starts without a model too: health checks and conversations don't need one.
     try:
-        return resolve_model(name, runtime_env, env)
+        model = resolve_model(name, runtime_env, env)
     except NoModelError as reason:
         logger.warning("Runs will be refused. %s", reason)
         return reason
+    if isinstance(model, FunctionModel):
+        logger.warning("There is no key for %s, so a demonstration model answers.", name)
+    return model
 
 
 def _project() -> Mapping[str, str]:

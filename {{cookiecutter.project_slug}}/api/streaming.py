@@ -3,9 +3,10 @@
 https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -44,35 +45,45 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request."""
-        async with anyio.create_task_group() as tasks, aclosing(self._events):
-            tasks.start_soon(_cancel_on_disconnect, receive, tasks.cancel_scope)
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            tasks.start_soon(_ping, send)
-            async for chunk in self._events:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            tasks.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True):
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with _cancelled_on_disconnect(receive):
+            async with aclosing(self._events):
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                pings = asyncio.create_task(_ping(send))
+                try:
+                    async for chunk in self._events:
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                finally:
+                    pings.cancel()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
     """Await the work; when the caller goes away, cancel it."""
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_cancel_on_disconnect, request.receive, tasks.cancel_scope)
-        result = await work
-        tasks.cancel_scope.cancel()
-        return result
-    # Nobody reads this.
+    with _cancelled_on_disconnect(request.receive):
+        return await work
+    # Nobody is there to read it.
     raise HTTPException(HTTPStatus.BAD_REQUEST, "The caller has closed the connection.")
 
 
-async def _cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+@contextmanager
+def _cancelled_on_disconnect(receive: Receive) -> Iterator[None]:
+    """Cancel what the block awaits when the caller goes away, and go on after the block."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()
+
+    # A scope and a task rather than a task group, which would wrap every error in a group of errors.
+    with anyio.CancelScope() as scope:
+        watcher = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watcher.cancel()
 
 
 async def _ping(send: Send) -> None:
     while True:
-        await anyio.sleep(PING_SECONDS)
+        await asyncio.sleep(PING_SECONDS)
         await send({"type": "http.response.body", "body": PING, "more_body": True})

@@ -1,0 +1,273 @@
+"""The service over HTTP, as a process of its own on a real PostgreSQL."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from alembic import command
+from sqlalchemy import URL, text
+
+from db.session import sync_engine
+from db.settings import WORKSPACE
+from tests.conftest import TOKEN, alembic_config_for, clean_env
+from tests.scripted import SECRET
+
+RUNS = "/v1/agents/assistant/runs"
+SSE = {"Accept": "text/event-stream"}
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def ask(
+    client: httpx.Client, words: str, conversation_id: str | None = None, **options: Any
+) -> httpx.Response:
+    return client.post(RUNS, json={"input": words, "conversation_id": conversation_id}, **options)
+
+
+def events(response: httpx.Response) -> list[tuple[str, Any]]:
+    """The server-sent events, each as its name and data."""
+    assert response.headers["content-type"].startswith("text/event-stream")
+    found = []
+    for block in response.text.strip().split("\n\n"):
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+def check_problem(response: httpx.Response, status: int, words: str = "") -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = response.json()
+    assert document["status"] == status
+    assert words in document.get("detail", "")
+    return document
+
+
+def run_rows(database: URL, conversation_id: str) -> list[Any]:
+    engine = sync_engine(database)
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT * FROM runs WHERE conversation_id = :id ORDER BY started_at"),
+            {"id": conversation_id},
+        ).all()
+    engine.dispose()
+    return list(rows)
+
+
+def test_health_and_readiness(dev: httpx.Client) -> None:
+    assert dev.get("/health").json() == {"status": "ok"}
+    assert dev.get("/ready").json() == {"status": "ok"}
+
+
+def test_agents_are_listed(dev: httpx.Client) -> None:
+    agents = {agent["id"]: agent for agent in dev.get("/v1/agents").json()["agents"]}
+    assert agents["assistant"].keys() == {"id", "name", "description"}
+
+
+def test_documentation_is_there_in_development(dev: httpx.Client) -> None:
+    assert dev.get("/docs").status_code == 200
+    assert RUNS.replace("assistant", "{agent_id}") in dev.get("/openapi.json").json()["paths"]
+
+
+def test_run_answers_json_and_is_recorded(dev: httpx.Client, database: URL) -> None:
+    answer = ask(dev, "hello there").json()
+    assert "demonstration" in answer["output"]
+    assert "_API_KEY" in answer["output"]
+    assert answer["usage"]["requests"] == 1
+    [row] = run_rows(database, answer["conversation_id"])
+    assert str(row.id) == answer["run_id"]
+    assert (row.status, row.agent_id, row.error) == ("succeeded", "assistant", None)
+    assert row.usage["requests"] == 1
+    assert row.finished_at >= row.started_at
+
+
+def test_run_answers_events_with_the_tool_on_the_way(dev: httpx.Client) -> None:
+    found = events(ask(dev, "What time is it?", headers=SSE))
+    names = [name for name, _ in found]
+    assert list(dict.fromkeys(names)) == ["run", "tool_call", "tool_result", "text", "done"]
+    call, result, done = (dict(found)[name] for name in ("tool_call", "tool_result", "done"))
+    assert (call["name"], call["arguments"]) == ("current_time", {})
+    assert "UTC" in result["content"]
+    assert call["id"] == result["id"]
+    assert "".join(data["delta"] for name, data in found if name == "text") == done["output"]
+    assert done["usage"]["requests"] == 2
+    assert done["usage"]["tool_calls"] == 1
+    assert dict(found)["run"].items() <= done.items()
+
+
+@pytest.mark.parametrize("headers", [{}, SSE], ids=["json", "events"])
+def test_conversation_is_picked_up_again(dev: httpx.Client, headers: dict[str, str]) -> None:
+    def answer(response: httpx.Response) -> Any:
+        return dict(events(response))["done"] if headers else response.json()
+
+    first = answer(ask(dev, "my name is Zoë", headers=headers))
+    second = answer(ask(dev, "and now?", first["conversation_id"], headers=headers))
+    assert second["conversation_id"] == first["conversation_id"]
+    assert "Before that you said: my name is Zoë" in second["output"]
+    # Each run has its own usage, not the sum of the conversation.
+    assert second["usage"]["requests"] == 1
+
+
+def test_conversations_are_listed_read_and_deleted(dev: httpx.Client, database: URL) -> None:
+    conversation = ask(dev, "  what time\nis it? " + "x" * 100).json()["conversation_id"]
+    newest = dev.get("/v1/conversations", params={"limit": 1}).json()["conversations"][0]
+    assert newest["id"] == conversation
+    assert newest["title"].startswith("what time is it? xxx")
+    path = f"/v1/conversations/{conversation}"
+    messages = dev.get(path).json()["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
+    assert messages[1]["tool_name"] == messages[2]["tool_name"] == "current_time"
+    assert dev.delete(path).status_code == 204
+    check_problem(dev.get(path), 404, conversation)
+    check_problem(dev.delete(path), 404, conversation)
+    check_problem(ask(dev, "still there?", conversation), 404, conversation)
+    assert run_rows(database, conversation) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status", "words"),
+    [
+        ("POST", "/v1/agents/nobody/runs", '{"input": "x"}', 404, "assistant"),
+        ("POST", RUNS, '{"input": "x", "conversation_id": "unknown"}', 404, "unknown"),
+        ("POST", RUNS, '{"input": "x", "conversation_id": "a\\u0000b"}', 422, "conversation_id"),
+        ("POST", RUNS, "{}", 422, "input"),
+        ("POST", RUNS, '{"input": ""}', 422, "input"),
+        ("POST", RUNS, '{"input": "\\ud800"}', 422, "input"),
+        ("POST", RUNS, '{"input": ', 422, "JSON"),
+        ("GET", "/v1/conversations?limit=0", None, 422, "limit"),
+        ("GET", "/v1/conversations/%00", None, 422, "conversation_id"),
+        ("GET", "/v1/conversations/unknown", None, 404, "unknown"),
+        ("GET", "/nothing", None, 404, ""),
+        ("PUT", RUNS, None, 405, ""),
+    ],
+)
+def test_errors_are_problems(
+    dev: httpx.Client, method: str, path: str, content: str | None, status: int, words: str
+) -> None:
+    response = dev.request(method, path, content=content, headers={"Content-Type": "application/json"})
+    check_problem(response, status, words)
+
+
+def test_text_that_jsonb_cannot_hold_comes_back_whole(dev: httpx.Client) -> None:
+    words = "a\0b\x1a0000c"
+    conversation = ask(dev, words).json()["conversation_id"]
+    messages = dev.get(f"/v1/conversations/{conversation}").json()["messages"]
+    assert messages[0]["content"] == words
+
+
+@pytest.mark.parametrize("headers", [{}, SSE], ids=["json", "events"])
+@pytest.mark.parametrize(
+    ("order", "status", "words"),
+    [
+        ("fail timeout", 504, "in time"),
+        ("sleep 5", 504, "AGENT_TIMEOUT"),
+        ("fail rate", 503, "no more requests"),
+        ("fail quota", 503, "credit"),
+        ("fail key", 502, "key"),
+        ("fail unreachable", 502, "reached"),
+        ("fail http", 502, "refused"),
+        ("fail nonsense", 502, "can't use"),
+        ("loop", 502, "AGENT_REQUEST_LIMIT"),
+        ("fail bug", 500, "log"),
+    ],
+)
+def test_failed_run_is_a_problem_without_secrets(
+    scripted: httpx.Client, database: URL, headers: dict[str, str], order: str, status: int, words: str
+) -> None:
+    conversation = ask(scripted, "hello").json()["conversation_id"]
+    response = ask(scripted, order, conversation, headers=headers)
+    if headers:
+        name, document = events(response)[-1]
+        assert (name, document["status"]) == ("error", status)
+        assert words in document["detail"]
+    else:
+        check_problem(response, status, words)
+        assert response.headers.get("Retry-After") == ("7" if order == "fail rate" else None)
+    assert SECRET not in response.text
+    *_, row = run_rows(database, conversation)
+    assert row.status == "failed"
+    assert words in row.error
+    # The conversation is as it was, and goes on.
+    assert ask(scripted, "again", conversation).json()["output"] == "Heard 2: again"
+
+
+def test_request_limit_is_for_each_run(scripted: httpx.Client) -> None:
+    conversation = ask(scripted, "hello").json()["conversation_id"]
+    # More turns than the limit of 3, each of which asks the model once.
+    for turn in range(2, 7):
+        assert ask(scripted, "and", conversation).json()["output"] == f"Heard {turn}: and"
+
+
+def test_concurrent_runs_of_one_conversation(scripted: httpx.Client, database: URL) -> None:
+    conversation = ask(scripted, "hello").json()["conversation_id"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(scripted, "sleep 0.3", conversation), range(8)))
+    assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 7}
+    check_problem(next(answer for answer in answers if answer.status_code == 409), 409, "Send it again")
+    messages = scripted.get(f"/v1/conversations/{conversation}").json()["messages"]
+    assert [message["content"] for message in messages if message["role"] == "user"] == ["hello", "sleep 0.3"]
+    assert Counter(row.status for row in run_rows(database, conversation)) == {"succeeded": 2, "failed": 7}
+
+
+@pytest.mark.parametrize("headers", [{}, SSE], ids=["json", "events"])
+def test_run_is_cancelled_when_the_caller_leaves(
+    scripted: httpx.Client, database: URL, headers: dict[str, str]
+) -> None:
+    conversation = ask(scripted, "hello").json()["conversation_id"]
+    with pytest.raises(httpx.ReadTimeout):
+        ask(scripted, "sleep 0.9", conversation, headers=headers, timeout=0.2)
+    deadline = time.monotonic() + 0.5
+    while (
+        status := run_rows(database, conversation)[-1].status
+    ) == "running" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert status == "cancelled"
+    assert ask(scripted, "again", conversation).json()["output"] == "Heard 2: again"
+
+
+def test_production_wants_the_token(prd: httpx.Client) -> None:
+    for headers in ({}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": "Basic eDp5"}):
+        response = prd.get("/v1/agents", headers=headers)
+        check_problem(response, 401, "API_TOKEN")
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+    check_problem(ask(prd, "hello"), 401)
+    check_problem(prd.get("/v1/conversations"), 401)
+    assert prd.get("/v1/agents", headers=BEARER).status_code == 200
+    assert prd.get("/health").status_code == 200
+    check_problem(prd.get("/docs"), 404)
+    check_problem(prd.get("/openapi.json"), 404)
+
+
+def test_production_without_a_key_names_the_variable(prd: httpx.Client) -> None:
+    check_problem(ask(prd, "hello", headers=BEARER), 503, "_API_KEY")
+
+
+def test_readiness_follows_the_revision(prd: httpx.Client, empty_database: URL) -> None:
+    check_problem(prd.get("/ready"), 503, "no tables yet. Run: alembic -c db/alembic.ini upgrade head")
+    engine = sync_engine(empty_database)
+    with engine.connect() as connection:
+        command.upgrade(alembic_config_for(connection), "head")
+        assert prd.get("/ready").status_code == 200
+        command.downgrade(alembic_config_for(connection), "-1")
+        check_problem(prd.get("/ready"), 503, "Run: alembic -c db/alembic.ini upgrade head")
+    engine.dispose()
+
+
+def test_production_without_a_token_refuses_to_start_in_one_line() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "api.main:app", "--port", "0"],
+        cwd=WORKSPACE,
+        env=clean_env(RUNTIME_ENV="prd"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode != 0
+    [line] = process.stderr.splitlines()
+    assert "API_TOKEN is not set" in line
+    assert "token_urlsafe" in line
