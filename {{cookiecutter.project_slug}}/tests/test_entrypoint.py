@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from time import monotonic, sleep
@@ -76,8 +76,9 @@ def serving(folder: Path, env: Mapping[str, str]) -> Iterator[Server]:
     """Start the app through the entrypoint and wait until it answers."""
     port = free_port()
     with (folder / "log").open("w+b") as log:
+        # A group of its own, so that nothing stays behind where the entrypoint fails to stop the app.
         process = subprocess.Popen(
-            [ENTRYPOINT, *UVICORN, "--port", str(port)], env=env, stdout=log, stderr=log
+            [ENTRYPOINT, *UVICORN, "--port", str(port)], env=env, stdout=log, stderr=log, process_group=0
         )
         try:
             until = monotonic() + PATIENCE
@@ -88,7 +89,8 @@ def serving(folder: Path, env: Mapping[str, str]) -> Iterator[Server]:
                 sleep(0.05)
             yield Server(process, port, log)
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

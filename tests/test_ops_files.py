@@ -1,0 +1,165 @@
+"""Around the app: each file passes the checker of the program that reads it, whatever the answers."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ODD_ANSWERS, QUESTIONS, ROOT, TOOLS, Workspace, raw, run
+
+LICENSES = QUESTIONS["license"]
+KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "google": "GOOGLE_API_KEY"}
+ANSWERS: list[dict[str, Any]] = [
+    {},
+    {**ODD_ANSWERS[0], "model_provider": "anthropic", "license": "Proprietary"},
+    {**ODD_ANSWERS[1], "model_provider": "google", "license": "Apache-2.0"},
+    {"project_slug": "a" * 40, "license": "BSD-3-Clause", "python_version": "3.14"},
+]
+# https://docs.docker.com/reference/dockerfile/#label: within double quotes a backslash takes away
+# what ", \ and $ mean, and stands for itself before anything else.
+LABEL = re.compile(r'org\.opencontainers\.image\.([a-z]+)="((?:[^"\\]|\\.)*)"')
+
+
+@pytest.fixture(params=ANSWERS, ids=["default", "odd-0", "odd-1", "longest"], name="baked", scope="session")
+def _baked(
+    request: pytest.FixtureRequest, bake_once: Callable[..., Workspace]
+) -> tuple[dict[str, Any], Workspace]:
+    return request.param, bake_once(**{name: raw(value) for name, value in request.param.items()})
+
+
+@pytest.fixture(scope="session")
+def bake_once(cookies_session: Any) -> Callable[..., Workspace]:
+    """Bake without installing; no test here changes the result."""
+
+    def bake(**answers: Any) -> Workspace:
+        context = {"install": False, "init_git": False} | answers
+        result = cookies_session.bake(extra_context=context, template=str(ROOT))
+        assert result.exception is None, repr(result.exception)
+        return Workspace(result.project_path)
+
+    return bake
+
+
+def tool(name: str, *arguments: str | Path) -> None:
+    run(TOOLS / name, *arguments)
+
+
+def test_checkers_of_other_programs_find_nothing(baked: tuple[dict[str, Any], Workspace]) -> None:
+    path = baked[1].path
+    tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path / "compose.yaml")
+    tool("hadolint", "--failure-threshold", "info", path / "Dockerfile")
+    tool("shellcheck", path / "scripts/entrypoint.sh")
+    tool("cfn-lint", "--non-zero-exit-code", "informational", "--", path / "infra/ecs.yaml")
+    assert (path / "scripts/entrypoint.sh").stat().st_mode & 0o111 == 0o111
+
+
+@pytest.mark.parametrize(
+    "folder", [ROOT, ROOT / "{{cookiecutter.project_slug}}"], ids=["template", "workspace"]
+)
+def test_workflows_are_valid_and_safe(folder: Path) -> None:
+    """zizmor fails for an action that isn't pinned by commit, a right too many or a kept credential."""
+    workflows = sorted((folder / ".github/workflows").glob("*.yml"))
+    assert workflows
+    tool("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    tool("zizmor", "--offline", "--quiet", "--pedantic", *workflows)
+
+
+def test_workspace_gets_its_workflow_unrendered(baked: tuple[dict[str, Any], Workspace]) -> None:
+    name = ".github/workflows/ci.yml"
+    assert baked[1].read(name) == (ROOT / "{{cookiecutter.project_slug}}" / name).read_text(encoding="utf-8")
+
+
+def test_labels_of_the_image_are_the_answers(baked: tuple[dict[str, Any], Workspace]) -> None:
+    answers = QUESTIONS | baked[0]
+    written = dict(LABEL.findall(baked[1].read("Dockerfile")))
+    for value in written.values():
+        assert "$" not in re.sub(r"\\.", "", value), "Docker would put a variable's value there"
+    spdx = baked[0].get("license", "MIT").replace("Proprietary", "LicenseRef-Proprietary")
+    assert {name: re.sub(r'\\(["\\$])', r"\1", value) for name, value in written.items()} == {
+        "title": answers["project_name"],
+        "description": answers["description"],
+        "authors": f"{answers['author']} <{answers['email']}>",
+        "licenses": spdx,
+    }
+
+
+def test_names_of_containers_and_cluster_follow_the_slug(baked: tuple[dict[str, Any], Workspace]) -> None:
+    answers, workspace = baked
+    slug = workspace.path.name
+    name = slug.removesuffix("-api")
+    compose = yaml.safe_load(workspace.read("compose.yaml"))
+    assert set(compose["services"]) == {slug, f"{name}-db"}
+    service, database = compose["services"][slug], compose["services"][f"{name}-db"]
+    assert service["container_name"] == slug
+    assert service["build"]["target"] == "dev"
+    settings, server = service["environment"], database["environment"]
+    assert (settings["DB_HOST"], settings["DB_DATABASE"]) == (f"{name}-db", slug.replace("-", "_"))
+    assert [settings[f"DB_{part}"] for part in ("USER", "PASS", "DATABASE")] == [
+        server[f"POSTGRES_{part}"] for part in ("USER", "PASSWORD", "DB")
+    ]
+    for port in [*service["ports"], *database["ports"]]:
+        assert port.startswith("127.0.0.1:"), "reachable from other machines"
+
+    ecs = yaml.load(workspace.read("infra/ecs.yaml"), CloudFormation)["Resources"]  # noqa: S506 -- ours
+    (container,) = ecs["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    assert ecs["Cluster"]["Properties"]["ClusterName"] == f"prd-{name}-cluster"
+    assert container["Name"] == f"prd-{slug}"
+    assert ecs["Service"]["Properties"]["EnableExecuteCommand"] is True
+    key = KEYS[answers.get("model_provider", "openai")]
+    assert {secret["Name"] for secret in container["Secrets"]} == {"DB_PASS", "API_TOKEN", key}
+    assert f"# {key}=" in workspace.read("example.env").splitlines()
+
+
+class CloudFormation(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms such as `!Ref`, of which only the argument is kept."""
+
+
+def _argument(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> object:
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    assert isinstance(node, yaml.ScalarNode)
+    return loader.construct_scalar(node)
+
+
+CloudFormation.add_multi_constructor("!", _argument)
+
+
+def test_example_env_explains_every_variable_that_is_read(baked: tuple[dict[str, Any], Workspace]) -> None:
+    workspace = baked[1]
+    python = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("agents", "api", "db")
+        for path in (workspace.path / folder).rglob("*.py")
+    )
+    agents = workspace.read("agents/settings.py")
+    read = set(re.findall(r'\b(?:env|environ)(?:\.get\(|\[)"([A-Z][A-Z_]+)"', python))
+    read |= {f"AGENT_{name.upper()}" for name in re.findall(r"^    (\w+): \w+ = Field", agents, re.M)}
+    for name in ("scripts/entrypoint.sh", "compose.yaml"):
+        read |= set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", workspace.read(name)))
+    assert {"DATABASE_URL", "DB_PASS", "API_TOKEN", "AGENT_MODEL", "MIGRATE_DB", "DEV_UID"} <= read
+    told = re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", workspace.read("example.env"), re.M)
+    assert read <= set(told)
+    assert len(told) == len(set(told))
+
+
+def test_no_secret_has_a_value(baked: tuple[dict[str, Any], Workspace]) -> None:
+    secret = re.compile(r"^.*(?:_KEY|_PASS|_TOKEN|_URL)=.+$", re.M)
+    assert not secret.findall(baked[1].read("example.env"))
+
+
+@pytest.mark.parametrize(
+    ("name", "author"), list(product(LICENSES, ["Agent Team", ODD_ANSWERS[0]["author"]]))
+)
+def test_licence_has_its_holder_and_reads_on_without_gaps(
+    bake_once: Callable[..., Workspace], name: str, author: str
+) -> None:
+    text = bake_once(license=name, author=author).read("LICENSE")
+    year = datetime.now(tz=UTC).year
+    assert re.search(rf"Copyright (\(c\) )?({year}|{year - 1}) {re.escape(author)}\.?", text)
+    assert text == text.strip("\n") + "\n"
+    assert not re.search(r"[ \t]$|\n{3}\S", text, re.M)
