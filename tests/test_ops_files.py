@@ -138,17 +138,17 @@ def test_example_env_explains_every_variable_that_is_read(baked: tuple[dict[str,
     )
     agents = workspace.read("agents/settings.py")
     read = set(re.findall(r'\b(?:env|environ)(?:\.get\(|\[)"([A-Z][A-Z_]+)"', python))
-    read |= {f"AGENT_{name.upper()}" for name in re.findall(r"^    (\w+): \w+ = Field", agents, re.M)}
+    read |= {f"AGENT_{name.upper()}" for name in re.findall(r"^    (\w+): \w+ = Field", agents, re.MULTILINE)}
     for name in ("scripts/entrypoint.sh", "compose.yaml"):
         read |= set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", workspace.read(name)))
     assert {"DATABASE_URL", "DB_PASS", "API_TOKEN", "AGENT_MODEL", "MIGRATE_DB", "DEV_UID"} <= read
-    told = re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", workspace.read("example.env"), re.M)
+    told = re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", workspace.read("example.env"), re.MULTILINE)
     assert read <= set(told)
     assert len(told) == len(set(told))
 
 
 def test_no_secret_has_a_value(baked: tuple[dict[str, Any], Workspace]) -> None:
-    secret = re.compile(r"^.*(?:_KEY|_PASS|_TOKEN|_URL)=.+$", re.M)
+    secret = re.compile(r"^.*(?:_KEY|_PASS|_TOKEN|_URL)=.+$", re.MULTILINE)
     assert not secret.findall(baked[1].read("example.env"))
 
 
@@ -162,4 +162,4 @@ def test_licence_has_its_holder_and_reads_on_without_gaps(
     year = datetime.now(tz=UTC).year
     assert re.search(rf"Copyright (\(c\) )?({year}|{year - 1}) {re.escape(author)}\.?", text)
     assert text == text.strip("\n") + "\n"
-    assert not re.search(r"[ \t]$|\n{3}\S", text, re.M)
+    assert not re.search(r"[ \t]$|\n{3}\S", text, re.MULTILINE)
