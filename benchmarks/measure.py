@@ -14,7 +14,7 @@ from statistics import median
 RSS_UNITS_PER_MIB = 2**20 if sys.platform == "darwin" else 2**10
 
 
-class CommandFailed(Exception):
+class MeasurementError(Exception):
     """A measured command did not succeed, so there is nothing to compare."""
 
 
@@ -31,6 +31,7 @@ class Cost:
     peak: float
 
     def __add__(self, other: "Cost") -> "Cost":
+        """Add the costs of commands that ran one after the other."""
         return Cost(self.wall + other.wall, self.cpu + other.cpu, max(self.peak, other.peak))
 
 
@@ -51,7 +52,7 @@ def cost_of(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str]) ->
     """Run the command in the folder `cwd` and return what it took, its children included.
 
     Raises:
-        CommandFailed: with the end of what the command printed.
+        MeasurementError: with the end of what the command printed.
     """
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
@@ -65,7 +66,9 @@ def cost_of(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str]) ->
             output.seek(0)
             printed = output.read().decode(errors="replace").strip().splitlines()[-40:]
             shown = " ".join(str(part) for part in command)
-            raise CommandFailed("\n".join([f"This command ended with {process.returncode}: {shown}", *printed]))
+            raise MeasurementError(
+                "\n".join([f"This command ended with {process.returncode}: {shown}", *printed])
+            )
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / RSS_UNITS_PER_MIB)
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from statistics import median
 
 from hook_time import time_hooks
-from measure import CommandFailed, Comparison, compare, cost_of
+from measure import MeasurementError, Comparison, compare, cost_of
 from workshop import TEMPLATE, UPGRADE, Workshop, alembic_of, open_workshop
 
 HEADER = ("what", "figure", "ours", "baseline", "ratio", "goal", "")
@@ -94,7 +94,10 @@ def row(what: str, figure: str, ours: float, baseline: float, goal: float | None
 def print_table(table: list[Row]) -> None:
     """Print a Markdown table with even columns."""
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in table
+    ]
     lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
     print("\n".join(lines))
 
@@ -125,7 +128,7 @@ def main() -> int:
                 runs = arguments.runs or runs
                 print(f"... {name}: 1 warm-up and {runs} turns", file=sys.stderr, flush=True)
                 table += measure(workshop, runs)
-    except CommandFailed as error:
+    except MeasurementError as error:
         print(f"Stopped: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from measure import CommandFailed, Cost, cost_of
+from measure import MeasurementError, Cost, cost_of
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 SLUG = "agent-api"
@@ -44,7 +44,9 @@ class Workshop:
         self.env = clean_environment() | {"COOKIECUTTER_CONFIG": str(config), "UV": self.uv}
         self._made = 0
 
-    def bake(self, template: Path, *answers: str, extra: Mapping[str, str] | None = None) -> tuple[Path, Cost]:
+    def bake(
+        self, template: Path, *answers: str, extra: Mapping[str, str] | None = None
+    ) -> tuple[Path, Cost]:
         """Bake into a new folder; return the workspace and what Cookiecutter took."""
         self._made += 1
         out = self.folder / f"out{self._made}"
@@ -85,7 +87,9 @@ class Workshop:
         shutil.copytree(
             workspace / "db/migrations/versions", project / "migrations/versions", dirs_exist_ok=True
         )
-        replace(project / "alembic.ini", r"^sqlalchemy\.url = .*$", f"sqlalchemy.url = {url.replace('%', '%%')}")
+        replace(
+            project / "alembic.ini", r"^sqlalchemy\.url = .*$", f"sqlalchemy.url = {url.replace('%', '%%')}"
+        )
         replace(
             project / "migrations" / "env.py",
             r"^target_metadata = None$",
@@ -108,7 +112,7 @@ class Workshop:
             assert server.stdout is not None  # noqa: S101 -- for the type checker
             url = server.stdout.readline().strip()
             if not url:
-                raise CommandFailed("The embedded PostgreSQL didn't start.")
+                raise MeasurementError("The embedded PostgreSQL didn't start.")
             yield url
         finally:
             server.communicate()
@@ -123,11 +127,11 @@ def replace(path: Path, pattern: str, text: str) -> None:
     """Replace the one line of the file that matches.
 
     Raises:
-        CommandFailed: where there isn't exactly one.
+        MeasurementError: where there isn't exactly one.
     """
     changed, found = re.subn(pattern, lambda _: text, path.read_text(), flags=re.MULTILINE)
     if found != 1:
-        raise CommandFailed(f"{path.name}: {found} lines match {pattern}, there should be one.")
+        raise MeasurementError(f"{path.name}: {found} lines match {pattern}, there should be one.")
     path.write_text(changed)
 
 
@@ -135,17 +139,19 @@ def find_uv() -> str:
     """Return the path of uv: beside this Python, else on PATH.
 
     Raises:
-        CommandFailed: where there is none.
+        MeasurementError: where there is none.
     """
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
     if uv is None:
-        raise CommandFailed("uv is missing. `make bench` installs it.")
+        raise MeasurementError("uv is missing. `make bench` installs it.")
     return uv
 
 
 def clean_environment() -> dict[str, str]:
     """Return the environment without what would lead a run to another Python or another database."""
-    foreign = re.compile(r"PYTHON.*|VIRTUAL_ENV.*|CONDA_.*|PG.*|DB_.*|DATABASE_URL|RUNTIME_ENV|COOKIECUTTER_.*")
+    foreign = re.compile(
+        r"PYTHON.*|VIRTUAL_ENV.*|CONDA_.*|PG.*|DB_.*|DATABASE_URL|RUNTIME_ENV|COOKIECUTTER_.*"
+    )
     return {name: value for name, value in os.environ.items() if not foreign.fullmatch(name)}
 
 

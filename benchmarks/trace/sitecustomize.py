@@ -10,6 +10,8 @@ import os
 import subprocess
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 
@@ -17,6 +19,7 @@ class TracedPopen(subprocess.Popen):  # type: ignore[type-arg]
     """A Popen that writes the line. It changes nothing about how the child runs."""
 
     def __init__(self, args: Any, *rest: Any, **options: Any) -> None:
+        """Start the child, and a thread that waits for its end."""
         began = time.monotonic()
         super().__init__(args, *rest, **options)
         threading.Thread(target=self._note_end, args=(began, args)).start()
@@ -24,12 +27,10 @@ class TracedPopen(subprocess.Popen):  # type: ignore[type-arg]
     def _note_end(self, began: float, args: Any) -> None:
         # Waits for the end itself, without collecting the child: whoever polls for it notices later,
         # and that delay belongs to the parent.
-        try:
+        with suppress(ChildProcessError):  # the parent was quicker
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:
-            pass  # the parent was quicker
         line = json.dumps([os.getpid(), self.pid, began, time.monotonic(), [str(arg) for arg in args]])
-        with open(os.environ["BENCH_TRACE"], "a", encoding="utf-8") as log:
+        with Path(os.environ["BENCH_TRACE"]).open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
 

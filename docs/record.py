@@ -1,0 +1,187 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["pyte>=0.8.2,<0.9"]
+# ///
+"""Record a bake in a real terminal and draw it as docs/demo.svg: ``uv run docs/record.py``.
+
+Everything in the picture was printed by the commands themselves. Only the name of the temporary home
+folder is shown as ~, and long waits are cut. What is recorded is the last commit.
+"""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyte
+from animation import Frame, draw
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PICTURE = REPOSITORY / "docs" / "demo.svg"
+# So many lines that nothing scrolls away: the picture scrolls instead.
+COLUMNS, LINES = 100, 200
+
+COMMANDS = (
+    "uvx cookiecutter cookiecutter-agent-api",
+    "cd support-api",
+    "uv run alembic -c db/alembic.ini upgrade head",
+    "uv run alembic -c db/alembic.ini check",
+)
+# Part of a question -> what is typed; at all others just Enter, for the default.
+ANSWERS = {"called": "Support API"}
+
+PROMPT = re.compile(r"^~\S* \$ $")
+QUESTION = re.compile(r"\): ?$")
+TIMEOUT = 180.0
+KEY_PAUSE, ENTER_PAUSE, READING_PAUSE, LONGEST_PAUSE = 0.045, 0.35, 1.2, 1.5
+
+
+class Terminal:
+    """A shell in a pseudo-terminal, the screen it writes to, and a frame for each change of that screen."""
+
+    def __init__(self, home: Path) -> None:
+        """Start the shell in the folder `home`, which is also its HOME."""
+        self.home = home
+        self.screen = pyte.Screen(COLUMNS, LINES)
+        self.stream = pyte.ByteStream(self.screen)
+        self.frames: list[Frame] = []
+        self.clock = 0.0
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir(home)
+            os.execvpe("bash", ["bash", "--noprofile", "--norc", "-i"], environment(home))  # noqa: S606
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+
+    def line(self) -> str:
+        """Return what stands before the cursor, in the row above where a full row has wrapped."""
+        x, y = self.screen.cursor.x, self.screen.cursor.y
+        return self.screen.display[y][:x] or self.screen.display[y - 1]
+
+    def type(self, text: str) -> None:
+        """Type a text key by key, look at it, and press Enter."""
+        for key in text:
+            os.write(self.fd, key.encode())
+            self.read_for(KEY_PAUSE)
+        self.read_for(ENTER_PAUSE)
+        os.write(self.fd, b"\r")
+
+    def wait_for(self, *patterns: re.Pattern[str]) -> re.Pattern[str]:
+        """Wait until the line of the cursor matches a pattern and nothing more is printed; return the pattern."""
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline:
+            quiet = not self.read_for(0.15)
+            matched = next((pattern for pattern in patterns if pattern.search(self.line())), None)
+            if quiet and matched:
+                return matched
+        shown = "\n".join(line.rstrip() for line in self.screen.display if line.strip())
+        sys.exit(f"The terminal waits for something that isn't expected:\n{shown}")
+
+    def read_for(self, seconds: float) -> bool:
+        """Take in what is printed for so long; return whether there was anything."""
+        until = time.monotonic() + seconds
+        printed = b""
+        while (left := until - time.monotonic()) > 0:
+            if select.select([self.fd], [], [], left)[0]:
+                printed += os.read(self.fd, 65536)
+        if printed:
+            self.stream.feed(printed.replace(str(self.home).encode(), b"~"))
+            self.frames.append(
+                Frame(self.clock, rows_of(self.screen), (self.screen.cursor.x, self.screen.cursor.y))
+            )
+        self.clock += seconds
+        return bool(printed)
+
+    def close(self) -> None:
+        """End the shell."""
+        os.kill(self.pid, signal.SIGHUP)
+        os.close(self.fd)
+        os.waitpid(self.pid, 0)
+
+
+def rows_of(screen: pyte.Screen) -> list[tuple[tuple[str, str, bool], ...]]:
+    """Return each row as runs of (text, colour, bold) without blanks at the end."""
+    rows = []
+    for y in range(LINES):
+        runs: list[tuple[str, str, bool]] = []
+        for x in range(COLUMNS):
+            char = screen.buffer[y][x]
+            if runs and runs[-1][1:] == (char.fg, char.bold):
+                runs[-1] = (runs[-1][0] + char.data, char.fg, char.bold)
+            else:
+                runs.append((char.data, char.fg, char.bold))
+        while runs and not runs[-1][0].strip():
+            runs.pop()
+        rows.append(tuple(runs))
+    return rows
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return a newcomer's environment: an empty home, this machine's programs, and uv's packages at hand."""
+    cache = subprocess.run(["uv", "cache", "dir"], check=True, capture_output=True, text=True).stdout.strip()
+    kept = {
+        name: value for name, value in os.environ.items() if re.fullmatch(r"PATH|LANG|(UV|PIP|SSL)_.*", name)
+    }
+    return kept | {
+        "HOME": str(home),
+        "TERM": "xterm-256color",
+        "COLORTERM": "",
+        "PS1": r"\w $ ",
+        "UV_CACHE_DIR": cache,
+    }
+
+
+def prepare(home: Path) -> None:
+    """Lay the template and a git identity into the home folder, and have uv's cache warm."""
+    subprocess.run(["git", "clone", "--quiet", REPOSITORY, home / "cookiecutter-agent-api"], check=True)
+    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+    subprocess.run(
+        ["uvx", "cookiecutter", "--version"], check=True, env=environment(home), stdout=subprocess.DEVNULL
+    )
+
+
+def shortened(frames: list[Frame]) -> Iterator[Frame]:
+    """Give the frames with long waits cut."""
+    clock = last = 0.0
+    for frame in frames:
+        clock += min(frame.time - last, LONGEST_PAUSE)
+        last = frame.time
+        yield Frame(clock, frame.rows, frame.cursor)
+
+
+def main() -> None:
+    """Record the commands and write the picture."""
+    if shutil.which("uv") is None:
+        sys.exit(
+            "uv is missing, which installs the packages that are shown. Install it, then: uv run docs/record.py"
+        )
+    with tempfile.TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder).resolve()
+        prepare(home)
+        terminal = Terminal(home)
+        try:
+            terminal.wait_for(PROMPT)
+            for command in COMMANDS:
+                terminal.type(command)
+                while terminal.wait_for(PROMPT, QUESTION) is QUESTION:
+                    question = terminal.line()
+                    terminal.type(next((text for part, text in ANSWERS.items() if part in question), ""))
+                terminal.read_for(READING_PAUSE)
+        finally:
+            terminal.close()
+    PICTURE.write_text(draw(list(shortened(terminal.frames)), COLUMNS), encoding="utf-8")
+    sys.stdout.write(f"{PICTURE.relative_to(REPOSITORY)}: {PICTURE.stat().st_size / 1000:.0f} kB\n")
+
+
+if __name__ == "__main__":
+    main()
