@@ -12,7 +12,7 @@ from importlib.metadata import version
 from statistics import median
 
 from hook_time import time_hooks
-from measure import MeasurementError, Comparison, compare, cost_of
+from measure import Comparison, MeasurementError, compare, cost_of
 from workshop import TEMPLATE, UPGRADE, Workshop, alembic_of, open_workshop
 
 HEADER = ("what", "figure", "ours", "baseline", "ratio", "goal", "")

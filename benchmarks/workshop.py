@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from measure import MeasurementError, Cost, cost_of
+from measure import Cost, MeasurementError, cost_of
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 SLUG = "agent-api"
@@ -50,7 +50,8 @@ class Workshop:
         """Bake into a new folder; return the workspace and what Cookiecutter took."""
         self._made += 1
         out = self.folder / f"out{self._made}"
-        command = [sys.executable, "-m", "cookiecutter", "--no-input", template, "-o", out, *answers]
+        command: list[str | Path] = [sys.executable, "-m", "cookiecutter", "--no-input"]
+        command += [template, "-o", out, *answers]
         cost = cost_of(command, self.folder, self.env | dict(extra or {}))
         return out / SLUG, cost
 
