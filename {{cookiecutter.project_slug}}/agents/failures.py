@@ -5,8 +5,9 @@ A provider's own message may hold parts of a key or of a prompt, so none is ever
 
 from http import HTTPStatus
 
-from pydantic_ai import exceptions
+from pydantic_ai import exceptions as ai
 from pydantic_ai.conversation_store import ConversationConflict
+from sqlalchemy.exc import OperationalError
 
 
 class RunError(Exception):
@@ -25,57 +26,42 @@ FAILURES: tuple[tuple[type[Exception], HTTPStatus, str], ...] = (
     (
         ConversationConflict,
         HTTPStatus.CONFLICT,
-        "Another run changed or deleted the conversation meanwhile, so this answer was not kept. Send it again.",
+        "Another run changed the conversation meanwhile. Send it again.",
     ),
+    (OperationalError, HTTPStatus.SERVICE_UNAVAILABLE, "The database can't be reached."),
+    (ai.RunTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "The run took longer than AGENT_TIMEOUT allows."),
+    (ai.ModelTimeoutError, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
+    (ai.ModelRequestTimeout, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
     (
-        exceptions.RunTimedOut,
-        HTTPStatus.GATEWAY_TIMEOUT,
-        "The run took longer than AGENT_TIMEOUT allows.",
-    ),
-    (exceptions.ModelTimeoutError, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
-    (exceptions.ModelRequestTimeout, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
-    (
-        exceptions.ModelRateLimitError,
+        ai.ModelRateLimitError,
         HTTPStatus.SERVICE_UNAVAILABLE,
         "The model's provider allows no more requests for now.",
     ),
     (
-        exceptions.ModelQuotaExceededError,
+        ai.ModelQuotaExceededError,
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "The account with the model's provider has no quota or credit left.",
+        "The provider's account has no quota or credit left.",
     ),
+    (ai.ModelUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "The model is overloaded or down for now."),
     (
-        exceptions.ModelUnavailableError,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "The model is overloaded or down for now.",
-    ),
-    (
-        exceptions.ModelAuthenticationError,
+        ai.ModelAuthenticationError,
         HTTPStatus.BAD_GATEWAY,
-        "The model's provider refused the service's key: check that it is valid and may use this model.",
+        "The provider refuses the service's key for this model.",
     ),
     (
-        exceptions.ModelNotFoundError,
+        ai.ModelNotFoundError,
         HTTPStatus.BAD_GATEWAY,
-        "The model's provider doesn't know the model: check AGENT_MODEL.",
+        "The provider doesn't know the model: check AGENT_MODEL.",
     ),
     (
-        exceptions.ModelContextWindowExceededError,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "The conversation is too long for the model: start a new one.",
-    ),
-    (exceptions.ModelConnectionError, HTTPStatus.BAD_GATEWAY, "The model's provider can't be reached."),
-    (exceptions.ModelAPIError, HTTPStatus.BAD_GATEWAY, "The model's provider refused the request or failed."),
-    (
-        exceptions.UsageLimitExceeded,
+        ai.ModelContextWindowExceededError,
         HTTPStatus.BAD_GATEWAY,
-        "The agent found no answer within the requests to the model that AGENT_REQUEST_LIMIT allows.",
+        "The conversation is too long: start a new one.",
     ),
-    (
-        exceptions.AgentRunError,
-        HTTPStatus.BAD_GATEWAY,
-        "The model answered with something the agent can't use.",
-    ),
+    (ai.ModelConnectionError, HTTPStatus.BAD_GATEWAY, "The model's provider can't be reached."),
+    (ai.ModelAPIError, HTTPStatus.BAD_GATEWAY, "The model's provider refused the request or failed."),
+    (ai.UsageLimitExceeded, HTTPStatus.BAD_GATEWAY, "No answer was found within AGENT_REQUEST_LIMIT."),
+    (ai.AgentRunError, HTTPStatus.BAD_GATEWAY, "The model answered with something the agent can't use."),
 )
 
 

@@ -18,7 +18,7 @@ from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import Model
 from pydantic_ai.usage import RunUsage, UsageLimits
 from sqlalchemy import func, insert, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from agents.failures import RunError, explain
@@ -117,15 +117,16 @@ class Runner:
             await self._end(run, RunStatus.CANCELLED)
             raise
 
-    async def stream(self, run: StartedRun) -> AsyncGenerator[AgentStreamEvent | Answer]:
-        """Run the agent and yield what happens as it happens, and at last the answer, stored.
+    async def stream(self, run: StartedRun) -> AsyncGenerator[StartedRun | AgentStreamEvent | Answer]:
+        """Run the agent and yield the run, what happens as it happens, and at last the answer, stored.
 
-        Closing or cancelling the iterator cancels the run.
+        Once it has yielded the run, closing or cancelling the iterator cancels the run.
 
         Raises:
             RunError: as `answer`.
         """
         try:
+            yield run
             async with run.agent.run_stream_events(run.text, **self._options(run)) as events:
                 async for event in events:
                     if isinstance(event, AgentRunResultEvent):
@@ -162,7 +163,10 @@ class Runner:
             logger.error("Run %s failed", run.id, exc_info=error)
         else:
             logger.warning("Run %s failed: %s: %s", run.id, type(error).__name__, failure.detail)
-        await self._end(run, RunStatus.FAILED, error=failure.detail)
+        try:
+            await self._end(run, RunStatus.FAILED, error=failure.detail)
+        except SQLAlchemyError:
+            logger.exception("The end of run %s could not be written", run.id)
         return failure
 
     async def _end(self, run: StartedRun, status: RunStatus, **values: Any) -> None:

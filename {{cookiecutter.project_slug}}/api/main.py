@@ -39,7 +39,7 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
         SettingsError: where a setting is missing or wrong.
     """
     settings = ApiSettings.from_env(env)
-    agent_settings = AgentSettings.from_env()
+    agent_settings = AgentSettings.from_env(env)
     database = DatabaseSettings.from_env(env)
     project = _project()
 
@@ -63,6 +63,7 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
         lifespan=lifespan,
         openapi_url="/openapi.json" if in_dev else None,
         redoc_url=None,
+        responses={"4XX": problems.OPENAPI, "5XX": problems.OPENAPI},
     )
     problems.install(app)
     app.include_router(health.router)

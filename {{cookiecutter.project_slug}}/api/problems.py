@@ -11,9 +11,16 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from agents.failures import RunError
+from agents.failures import RunError, explain
+
+# How the documentation describes them.
+OPENAPI: dict[str, Any] = {
+    "description": "A problem, RFC 9457",
+    "content": {"application/problem+json": {"schema": {"type": "object"}}},
+}
 
 
 class ProblemResponse(JSONResponse):
@@ -41,6 +48,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(RunError, _run_failed)
+    app.add_exception_handler(OperationalError, _run_failed)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -64,7 +72,7 @@ def _validation(request: Request, error: Exception) -> ProblemResponse:
 
 
 def _run_failed(request: Request, error: Exception) -> ProblemResponse:
-    failure = cast("RunError", error)
+    failure = explain(error)
     headers = {"Retry-After": str(ceil(failure.retry_after))} if failure.retry_after is not None else None
     return _answer(problem(failure.status, failure.detail), headers)
 

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 T = TypeVar("T")
 
 # Load balancers close a connection on which nothing moves, AWS' after 60 seconds.
-PING_SECONDS = 15
+PING_SECONDS: float = 15
 PING = b": ping\n\n"
 
 
@@ -29,7 +29,7 @@ def event(name: str, data: Any) -> bytes:
 
 
 class EventStream(Response):
-    """Sends events as they come. When the caller goes away, their source is cancelled at once.
+    """Sends events as they come; when the caller goes away, their source is cancelled at once.
 
     Starlette's own streaming response notices that only when it next has something to send, and a
     model that thinks for a minute would cost money until then.
@@ -38,16 +38,19 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncGenerator[bytes]) -> None:
-        """Keep the source; it is closed in any case."""
+        """Keep the source, which yields one event at least; it is closed in any case."""
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request."""
-        with _cancelled_on_disconnect(receive):
-            async with aclosing(self._events):
+        async with aclosing(self._events):
+            # A source that was never started can't tidy up, so it starts before anything can cancel it.
+            first = await anext(self._events)
+            with _cancelled_on_disconnect(receive):
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": first, "more_body": True})
                 pings = asyncio.create_task(_ping(send))
                 try:
                     async for chunk in self._events:

@@ -23,6 +23,8 @@ from db.settings import WORKSPACE
 
 ALEMBIC_INI = WORKSPACE / "db" / "alembic.ini"
 TOKEN = "t" * 32
+# What no caller may ever see.
+SECRET = "sk-live-0123456789"
 # What the developer's shell may hold and no test may see: keys that cost money, a real database.
 HIDDEN = re.compile(
     r"(AGENT|API|DB|AWS)_.*|.*_(API_KEY|BASE_URL)|DATABASE_URL|RUNTIME_ENV|MIGRATE_DB|WAIT_FOR_DB"
@@ -145,7 +147,7 @@ def dev(database: URL, logs: Path) -> Iterator[httpx.Client]:
 def scripted(database: URL, logs: Path) -> Iterator[httpx.Client]:
     """The service with a model that does what it is told (tests/scripted.py)."""
     with serving(
-        logs / "scripted", database, "tests.scripted:app", AGENT_TIMEOUT="1", AGENT_REQUEST_LIMIT="3"
+        logs / "scripted", database, "tests.scripted:app", AGENT_TIMEOUT="2", AGENT_REQUEST_LIMIT="3"
     ) as client:
         yield client
 

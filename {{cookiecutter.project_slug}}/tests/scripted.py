@@ -7,9 +7,10 @@ from pydantic_ai import exceptions
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 
+from api import streaming
 from api.main import create_app
+from tests.conftest import SECRET
 
-SECRET = "sk-live-0123456789"
 ERRORS: dict[str, Exception] = {
     "timeout": exceptions.ModelTimeoutError("model", SECRET),
     "rate": exceptions.ModelRateLimitError("model", SECRET, retry_after=6.5),
@@ -51,4 +52,5 @@ async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator
     yield await obey(messages)
 
 
+streaming.PING_SECONDS = 0.1
 app = create_app(model=FunctionModel(answer, stream_function=stream, model_name="scripted"))

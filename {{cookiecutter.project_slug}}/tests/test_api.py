@@ -11,12 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from alembic import command
-from sqlalchemy import URL, text
+from sqlalchemy import URL, Engine, text
 
 from db.session import sync_engine
 from db.settings import WORKSPACE
-from tests.conftest import TOKEN, alembic_config_for, clean_env
-from tests.scripted import SECRET
+from tests.conftest import SECRET, TOKEN, alembic_config_for, clean_env
 
 RUNS = "/v1/agents/assistant/runs"
 SSE = {"Accept": "text/event-stream"}
@@ -33,7 +32,8 @@ def events(response: httpx.Response) -> list[tuple[str, Any]]:
     """The server-sent events, each as its name and data."""
     assert response.headers["content-type"].startswith("text/event-stream")
     found = []
-    for block in response.text.strip().split("\n\n"):
+    blocks = response.text.strip().split("\n\n")
+    for block in (block for block in blocks if block != ": ping"):
         name, data = block.split("\n")
         found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
     return found
@@ -137,6 +137,7 @@ def test_conversations_are_listed_read_and_deleted(dev: httpx.Client, database: 
         ("POST", RUNS, '{"input": "x", "conversation_id": "a\\u0000b"}', 422, "conversation_id"),
         ("POST", RUNS, "{}", 422, "input"),
         ("POST", RUNS, '{"input": ""}', 422, "input"),
+        ("POST", RUNS, '{"input": "x", "conversationId": "y"}', 422, "conversationId"),
         ("POST", RUNS, '{"input": "\\ud800"}', 422, "input"),
         ("POST", RUNS, '{"input": ', 422, "JSON"),
         ("GET", "/v1/conversations?limit=0", None, 422, "limit"),
@@ -203,6 +204,12 @@ def test_request_limit_is_for_each_run(scripted: httpx.Client) -> None:
         assert ask(scripted, "and", conversation).json()["output"] == f"Heard {turn}: and"
 
 
+def test_connection_is_kept_alive_while_the_model_thinks(scripted: httpx.Client) -> None:
+    response = ask(scripted, "sleep 0.5", headers=SSE)
+    assert response.text.count(": ping\n\n") >= 2
+    assert events(response)[-1][1]["output"] == "Well. Heard 1: sleep 0.5"
+
+
 def test_concurrent_runs_of_one_conversation(scripted: httpx.Client, database: URL) -> None:
     conversation = ask(scripted, "hello").json()["conversation_id"]
     with ThreadPoolExecutor(8) as pool:
@@ -219,8 +226,13 @@ def test_run_is_cancelled_when_the_caller_leaves(
     scripted: httpx.Client, database: URL, headers: dict[str, str]
 ) -> None:
     conversation = ask(scripted, "hello").json()["conversation_id"]
-    with pytest.raises(httpx.ReadTimeout):
-        ask(scripted, "sleep 0.9", conversation, headers=headers, timeout=0.2)
+    if headers:
+        body = {"input": "sleep 0.9", "conversation_id": conversation}
+        with scripted.stream("POST", RUNS, json=body, headers=headers) as response:
+            assert next(response.iter_lines()) == "event: run"
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            ask(scripted, "sleep 0.9", conversation, timeout=0.2)
     deadline = time.monotonic() + 0.5
     while (
         status := run_rows(database, conversation)[-1].status
@@ -256,6 +268,23 @@ def test_readiness_follows_the_revision(prd: httpx.Client, empty_database: URL) 
         command.downgrade(alembic_config_for(connection), "-1")
         check_problem(prd.get("/ready"), 503, "Run: alembic -c db/alembic.ini upgrade head")
     engine.dispose()
+
+
+def test_database_that_is_gone_is_a_problem(prd: httpx.Client, empty_database: URL, postgres: Engine) -> None:
+    name = empty_database.database
+    with postgres.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+            {"name": name},
+        )
+        try:
+            assert prd.get("/health").status_code == 200
+            check_problem(prd.get("/ready"), 503, "The database can't be reached.")
+            check_problem(prd.get("/v1/conversations", headers=BEARER), 503, "The database can't be reached.")
+        finally:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+    check_problem(prd.get("/ready"), 503, "upgrade head")
 
 
 def test_production_without_a_token_refuses_to_start_in_one_line() -> None:

@@ -85,14 +85,11 @@ def test_truth_that_is_none() -> None:
         read_bool({"X": "ture"}, "X")
 
 
-def test_agent_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AGENT_MODEL", "AGENT_TIMEOUT", "AGENT_REQUEST_LIMIT"):
-        monkeypatch.setenv(name, "")
-    assert AgentSettings.from_env().model == DEFAULT_MODEL
-    monkeypatch.setenv("AGENT_TIMEOUT", "soon")
-    monkeypatch.setenv("AGENT_REQUEST_LIMIT", "0")
+def test_agent_settings() -> None:
+    assert AgentSettings.from_env({"AGENT_MODEL": ""}) == AgentSettings(model=DEFAULT_MODEL)
+    assert AgentSettings.from_env({"AGENT_TIMEOUT": "1.5"}).timeout == 1.5
     with pytest.raises(SettingsError, match=r"AGENT_TIMEOUT: .*; AGENT_REQUEST_LIMIT: .*greater than 0"):
-        AgentSettings.from_env()
+        AgentSettings.from_env({"AGENT_TIMEOUT": "soon", "AGENT_REQUEST_LIMIT": "0"})
 
 
 @pytest.mark.parametrize(

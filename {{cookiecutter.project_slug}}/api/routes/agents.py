@@ -43,7 +43,7 @@ class AgentList(BaseModel):
     agents: list[AgentView]
 
 
-class RunRequest(BaseModel):
+class RunRequest(BaseModel, extra="forbid"):
     """What to ask, and in which conversation; without an id a new one starts."""
 
     input: str = Field(min_length=1, max_length=100_000)
@@ -96,21 +96,22 @@ async def run_agent(
 
 
 async def _events(runner: Runner, run: StartedRun) -> AsyncGenerator[bytes]:
-    yield event("run", _identity(run))
     try:
         async with aclosing(runner.stream(run)) as items:
             async for item in items:
-                if isinstance(item, Answer):
-                    yield event("done", _view(item).model_dump(mode="json"))
-                elif message := _event(item):
+                if message := _event(item):
                     yield message
     except RunError as failure:
         yield event("error", problem(failure.status, failure.detail))
 
 
-def _event(item: AgentStreamEvent) -> bytes | None:
+def _event(item: StartedRun | AgentStreamEvent | Answer) -> bytes | None:
     """Write what callers care about; of pydantic-ai's events that isn't all."""
     match item:
+        case StartedRun():
+            return event("run", _identity(item))
+        case Answer():
+            return event("done", _view(item).model_dump(mode="json"))
         case (
             PartStartEvent(part=TextPart(content=text))
             | PartDeltaEvent(delta=TextPartDelta(content_delta=text))
