@@ -213,11 +213,11 @@ def test_connection_is_kept_alive_while_the_model_thinks(scripted: httpx.Client)
 def test_concurrent_runs_of_one_conversation(scripted: httpx.Client, database: URL) -> None:
     conversation = ask(scripted, "hello").json()["conversation_id"]
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: ask(scripted, "sleep 0.3", conversation), range(8)))
+        answers = list(pool.map(lambda _: ask(scripted, "sleep 1", conversation), range(8)))
     assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 7}
     check_problem(next(answer for answer in answers if answer.status_code == 409), 409, "Send it again")
     messages = scripted.get(f"/v1/conversations/{conversation}").json()["messages"]
-    assert [message["content"] for message in messages if message["role"] == "user"] == ["hello", "sleep 0.3"]
+    assert [message["content"] for message in messages if message["role"] == "user"] == ["hello", "sleep 1"]
     assert Counter(row.status for row in run_rows(database, conversation)) == {"succeeded": 2, "failed": 7}
 
 
@@ -227,18 +227,17 @@ def test_run_is_cancelled_when_the_caller_leaves(
 ) -> None:
     conversation = ask(scripted, "hello").json()["conversation_id"]
     if headers:
-        body = {"input": "sleep 0.9", "conversation_id": conversation}
+        body = {"input": "sleep 1.9", "conversation_id": conversation}
         with scripted.stream("POST", RUNS, json=body, headers=headers) as response:
             assert next(response.iter_lines()) == "event: run"
     else:
         with pytest.raises(httpx.ReadTimeout):
-            ask(scripted, "sleep 0.9", conversation, timeout=0.2)
-    deadline = time.monotonic() + 0.5
-    while (
-        status := run_rows(database, conversation)[-1].status
-    ) == "running" and time.monotonic() < deadline:
+            ask(scripted, "sleep 1.9", conversation, timeout=0.2)
+    deadline = time.monotonic() + 10
+    while (statuses := [row.status for row in run_rows(database, conversation)])[1:] in ([], ["running"]):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert status == "cancelled"
+    assert statuses == ["succeeded", "cancelled"]
     assert ask(scripted, "again", conversation).json()["output"] == "Heard 2: again"
 
 
