@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,24 @@ def copy_of_template(target: Path) -> Path:
     """Copy the template, without what tools keep in its folder, for a test to change."""
     unwanted = shutil.ignore_patterns(".git", ".venv", "build", "uv.lock", "__pycache__", ".*_cache")
     return Path(shutil.copytree(ROOT, target, ignore=unwanted))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep out of pytest's usual folder, which each pytest that starts, a workspace's too, closes to others.
+
+    As root, the embedded PostgreSQL runs as a user of its own, who must be able to reach its data.
+    """
+    if not config.option.basetemp:
+        config.option.basetemp = tempfile.mkdtemp(prefix="template-tests-")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remove what the tests wrote, unless there is something to look into."""
+    folder = Path(session.config.option.basetemp)
+    if exitstatus == 0 and folder.name.startswith("template-tests-"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,7 +57,8 @@ def find_ownership(metadata: MetaData, revisions: Iterable[Path], foreign: str =
             _follow(owned, call)
     for table in metadata.tables.values():
         owned.tables.add((table.schema or DEFAULT_SCHEMA, table.name))
-        owned.enums.update(name for column in table.columns for name in _enum_names(column.type))
+        if owned.owns_table(table.schema, table.name):
+            owned.enums.update(name for column in table.columns for name in _enum_names(column.type))
     return owned
 
 

@@ -1,4 +1,4 @@
-"""${message}.
+${"r" if "\\" in message else ""}"""${message.replace('"""', "'''").rstrip(".")}.
 
 Revision ID: ${up_revision}
 Revises: ${down_revision or 'nothing' | comma,n}
