@@ -31,11 +31,11 @@ from sqlalchemy import (
     Text,
     and_,
     delete,
+    except_,
     exists,
     func,
     insert,
     literal,
-    not_,
     or_,
     select,
     update,
@@ -251,18 +251,18 @@ def _delete_unreached(tips: Sequence[str]) -> Any:
     entry, conversation = tables.ConversationEntry, tables.Conversation
     ours = select(entry.id, entry.parent_id).where(entry.id.in_(tips)).cte("ours", recursive=True)
     ours = ours.union(select(entry.id, entry.parent_id).where(entry.id == ours.c.parent_id))
+    # Apart, so that each can use its index.
+    is_head = exists().where(conversation.head_id == ours.c.id)
+    is_branch = exists().where(conversation.branches.contains(array([ours.c.id])))
     child = aliased(entry)
-    is_tip = exists().where(
-        or_(conversation.head_id == ours.c.id, conversation.branches.contains(array([ours.c.id])))
-    )
-    has_other_child = exists().where(
-        and_(child.parent_id == ours.c.id, not_(child.id.in_(select(ours.c.id))))
-    )
+    has_other_child = exists().where(child.parent_id == ours.c.id, child.id.not_in(select(ours.c.id)))
     needed = (
-        select(ours.c.id, ours.c.parent_id).where(or_(is_tip, has_other_child)).cte("needed", recursive=True)
+        select(ours.c.id, ours.c.parent_id)
+        .where(or_(is_head, is_branch, has_other_child))
+        .cte("needed", recursive=True)
     )
-    needed = needed.union(select(entry.id, entry.parent_id).where(entry.id == needed.c.parent_id))
-    return delete(entry).where(entry.id.in_(select(ours.c.id)), entry.id.not_in(select(needed.c.id)))
+    needed = needed.union(select(ours.c.id, ours.c.parent_id).where(ours.c.id == needed.c.parent_id))
+    return delete(entry).where(entry.id.in_(except_(select(ours.c.id), select(needed.c.id))))
 
 
 # PostgreSQL's JSONB has no place for the character NUL, which a tool may well return: it is written

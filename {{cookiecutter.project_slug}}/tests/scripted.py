@@ -25,12 +25,16 @@ ERRORS: dict[str, Exception] = {
 
 def loops(messages: list[ModelMessage]) -> bool:
     """Whether the user wants an agent that calls its tool for ever."""
-    prompts = [part.content for message in messages for part in message.parts if isinstance(part, UserPromptPart)]
+    prompts = [
+        part.content for message in messages for part in message.parts if isinstance(part, UserPromptPart)
+    ]
     return prompts[-1] == "loop"
 
 
 async def obey(messages: list[ModelMessage]) -> str:
-    prompts = [part.content for message in messages for part in message.parts if isinstance(part, UserPromptPart)]
+    prompts = [
+        part.content for message in messages for part in message.parts if isinstance(part, UserPromptPart)
+    ]
     verb, _, rest = str(prompts[-1]).partition(" ")
     if verb == "sleep":
         await asyncio.sleep(float(rest))

@@ -192,6 +192,14 @@ def test_half_of_a_surrogate_pair_is_replaced() -> None:
     assert storable("a\ud83d") == "a\ufffd"
 
 
+async def test_entry_that_is_not_there(store: DatabaseConversationStore) -> None:
+    with pytest.raises(LookupError):
+        await store.read_entry("nothing")
+    with pytest.raises(LookupError):
+        await store.read_history("nothing")
+    assert await store.read_history(None) == await store.read_history("nothing", limit=0) == []
+
+
 async def test_of_many_writers_exactly_one_wins(store: DatabaseConversationStore) -> None:
     conversation = Conversation(messages=[said("start")])
     await store.save(conversation)
