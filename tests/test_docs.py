@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,21 @@ def markdown_files(workspace: Workspace) -> list[Path]:
     return [path for path in workspace.files() if path.suffix == ".md"]
 
 
+@contextmanager
+def database_running(workspace: Workspace) -> Iterator[None]:
+    """Keep the embedded database running meanwhile, as a service beside would, since each start takes its time."""
+    code = "from db import embedded; embedded.start(); print('runs', flush=True); input()"
+    python = workspace.path / ".venv/bin/python"
+    with subprocess.Popen(
+        [python, "-c", code], cwd=workspace.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "runs\n"
+        yield
+        holder.stdin.write("\n")
+
+
 def two_heads(workspace: Workspace) -> Callable[[], None]:
     """Write two revisions on top of the same one, as two people would."""
 
@@ -64,12 +81,13 @@ def two_heads(workspace: Workspace) -> Callable[[], None]:
 
 
 def test_the_commands_of_the_guide(workspace: Workspace, shell_environment: dict[str, str]) -> None:
-    printed = run_blocks(
-        blocks_of(workspace, "db/README.md"),
-        workspace.path,
-        shell_environment,
-        prepare={"Merging two heads": two_heads(workspace)},
-    )
+    with database_running(workspace):
+        printed = run_blocks(
+            blocks_of(workspace, "db/README.md"),
+            workspace.path,
+            shell_environment,
+            prepare={"Merging two heads": two_heads(workspace)},
+        )
     assert "(head)" in printed["The idea"]
     example = printed["Write a revision and apply it"]
     assert "No new upgrade operations detected." in example
@@ -218,95 +236,250 @@ WRONG_SETTINGS = {
 }
 
 
-# Does in one process what so many calls of `alembic` would do, as it takes a second to start.
+# Does what so many calls of `alembic` would do, in forks of one process that has loaded it.
 DRIVER = """
-import contextlib, io, json, os, pathlib, sys, traceback
-from alembic.config import main
+import json, os, pathlib, sys, tempfile
+import alembic.command, alembic.config, alembic_postgresql_enum, psycopg, sqlalchemy.orm
 
+sys.dont_write_bytecode = True
 outputs = {}
-for message, step in json.load(sys.stdin).items():
-    path, text = step.get("write", (None, None))
-    if path and text is None:
-        pathlib.Path(path).unlink()
-    elif path:
-        pathlib.Path(path).write_text(text)
-    os.environ.update(step.get("env", {}))
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        try:
-            main(["-c", "db/alembic.ini", *step["alembic"]])
-        except SystemExit:
-            pass
-        except Exception:
-            traceback.print_exc()
-    for name in step.get("env", {}):
-        del os.environ[name]
-    outputs[message] = printed.getvalue()
+for name, step in json.load(sys.stdin).items():
+    for path, text in step.get("files", {}).items():
+        pathlib.Path(path).write_text(text) if text is not None else pathlib.Path(path).unlink()
+    with tempfile.TemporaryFile() as printed:
+        if (child := os.fork()) == 0:
+            os.dup2(printed.fileno(), 1)
+            os.dup2(printed.fileno(), 2)
+            os.environ.update(step.get("env", {}))
+            alembic.config.main(["-c", "db/alembic.ini", *step["alembic"]])
+            sys.exit()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        printed.seek(0)
+        outputs[name] = (code, printed.read().decode())
 json.dump(outputs, sys.stdout)
 """
 
 
+def drive(workspace: Workspace, steps: dict[str, dict[str, Any]]) -> dict[str, tuple[int, str]]:
+    """Take the steps in order. Each writes `files` (or removes them, with None) and calls `alembic` with `env`.
+
+    Returns:
+        For each step, by its name, the exit code and what was printed.
+    """
+    with database_running(workspace):
+        printed = workspace.run("python", "-c", DRIVER, stdin=json.dumps(steps)).output
+    return {name: (code, text) for name, (code, text) in json.loads(printed).items()}
+
+
+def rows_of(document: str, heading: str) -> list[list[str]]:
+    """The rows of the table under a heading, as lists of cells, without the head."""
+    table = document.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [re.split(r" \| ", line.strip("| ")) for line in table.splitlines() if line.startswith("| ")]
+    return rows[2:]
+
+
 def test_messages_of_the_guide(workspace: Workspace) -> None:
     """Each message in the guide's last table appears when what it is said to mean is the case."""
-    told = workspace.read("db/README.md").partition("## When something goes wrong")[2]
-    rows = re.findall(r"^\| (`.*?`) \| ", told, re.MULTILINE)
-    messages = {message.strip("`") for row in rows for message in re.split(r"(?<=`), (?=`)", row)}
+    rows = rows_of(workspace.read("db/README.md"), "When something goes wrong")
+    messages = {message.strip("`") for row in rows for message in re.split(r"(?<=`), (?=`)", row[0])}
 
     head = workspace.alembic("heads").output.split()[0]
     file = "db/migrations/versions/2030_01_01_0000-aaaaaaaaaaaa_failing.py"
     other = "db/migrations/versions/2030_01_01_0000-bbbbbbbbbbbb_other.py"
     empty = REVISION.format(down=head, body="pass")
+    tables = "db/tables/runs.py"
+    declared = workspace.read(tables)
+    without_column = declared.replace("    model: Mapped[str]\n", "")
+    in_public = declared.replace("started_at.desc()),)", 'started_at.desc()), {"schema": "public"})')
+    assert declared not in (without_column, in_public)
+
+    # Names that start with a dash are no messages: they must go well.
     steps: dict[str, dict[str, Any]] = {
         "Target database is not up to date.": {"alembic": ["check"]},
-        "-- upgraded": {"alembic": ["upgrade", "head"]},
-        "Tables and database agree: there is nothing to write a revision for.": {
-            "alembic": ["revision", "--autogenerate", "-m", "nothing"]
-        },
+        "- upgrade": {"alembic": ["upgrade", "head"]},
+        "New upgrade operations detected": {"alembic": ["check"], "files": {tables: without_column}},
+        "names the schema 'public'": {"alembic": ["check"], "files": {tables: in_public}},
+        "- agree": {"alembic": ["check"], "files": {tables: declared}},
         "Relative revision -5 didn't produce 5 migrations": {"alembic": ["downgrade", "-5"]},
         **{message: {"alembic": ["current"], "env": env} for message, env in WRONG_SETTINGS.items()},
         **{
             message: {
                 "alembic": ["upgrade", "head"],
-                "write": [file, REVISION.format(down=head, body=body)],
+                "files": {file: REVISION.format(down=head, body=body)},
             }
             for message, body in FAILING_REVISIONS.items()
         },
-        "-- after the failures": {"alembic": ["current"]},
-        "-- upgraded further": {"alembic": ["upgrade", "head"], "write": [file, empty]},
-        "Can't locate revision identified by '…'": {"alembic": ["upgrade", "head"], "write": [file, None]},
-        "-- stamped": {"alembic": ["stamp", "--purge", head]},
-        "-- one more": {"alembic": ["heads"], "write": [file, empty]},
+        "- after failures": {"alembic": ["current"]},
+        "- upgrade further": {"alembic": ["upgrade", "head"], "files": {file: empty}},
+        "Can't locate revision identified by '…'": {"alembic": ["upgrade", "head"], "files": {file: None}},
+        "- stamp": {"alembic": ["stamp", "--purge", head]},
         "Multiple head revisions are present for given argument 'head'": {
             "alembic": ["upgrade", "head"],
-            "write": [other, empty.replace("aaaaaaaaaaaa", "bbbbbbbbbbbb")],
+            "files": {file: empty, other: empty.replace("aaaaaaaaaaaa", "bbbbbbbbbbbb")},
         },
         "Multiple heads are present; please specify the head revision": {
             "alembic": ["revision", "-m", "third"]
         },
+        "- one head": {"alembic": ["heads"], "files": {file: None, other: None}},
     }
-    printed = workspace.run("python", "-c", DRIVER, stdin=json.dumps(steps)).output.rstrip().splitlines()
-    seen: dict[str, str] = json.loads(printed[-1])
-    # What `current` and `heads` tell goes past the driver, straight to the output.
-    assert printed[:-1] == [head, "aaaaaaaaaaaa (head)"], "a failed upgrade left something behind"
-    seen = {message: output for message, output in seen.items() if not message.startswith("--")}
+    nothing_to_write = "Tables and database agree: there is nothing to write a revision for."
+    steps["- " + nothing_to_write] = {"alembic": ["revision", "--autogenerate", "-m", "nothing"]}
+    results = drive(workspace, steps)
 
-    for name in (file, other):
-        (workspace.path / name).unlink()
-    without_ini = workspace.run("alembic", "upgrade", "head", check=False)
-    seen["No 'script_location' key found in configuration"] = without_ini.output
-    declared = workspace.read("db/tables/runs.py")
-    for message, old, new in (
-        ("New upgrade operations detected", "    model: Mapped[str]\n", ""),
-        ("names the schema 'public'", "started_at.desc()),)", 'started_at.desc()), {"schema": "public"})'),
-    ):
-        assert old in declared
-        (workspace.path / "db/tables/runs.py").write_text(declared.replace(old, new), encoding="utf-8")
-        seen[message] = workspace.alembic("check", check=False).output
-
-    assert set(seen) == messages, "the guide's table and this test differ"
-    for message, output in seen.items():
+    for name, (code, printed) in results.items():
+        assert (code == 0) == name.startswith("- "), f"{name}: exit code {code}\n{printed}"
+    assert results["- after failures"][1].rstrip().endswith(head), "a failed upgrade left something behind"
+    seen = {name.removeprefix("- "): printed for name, (_, printed) in results.items()}
+    no_ini = "No 'script_location' key found in configuration"
+    seen[no_ini] = workspace.run("alembic", "upgrade", "head", check=False).output
+    told = {name for name in steps if not name.startswith("- ")} | {nothing_to_write, no_ini}
+    assert told == messages, "the guide's table and this test differ"
+    for message in messages:
         for part in re.split(r"` … `|…'?", message):
-            assert part in output, f"{part!r} is not in what was printed:\n{output}"
+            assert part in seen[message], f"{part!r} is not in what was printed:\n{seen[message]}"
+
+
+TICKETS = """
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, Computed, Enum, Index, PrimaryKeyConstraint, text
+from sqlalchemy.dialects.postgresql import ExcludeConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.tables.base import Base
+
+
+class Status(StrEnum):
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Ticket(Base):
+    __tablename__ = "tickets"
+
+    id: Mapped[int]
+    price: Mapped[int]
+    title: Mapped[str]
+    total: Mapped[int] = mapped_column(Computed("price * 2"))
+    status: Mapped[Status] = mapped_column(
+        Enum(Status, name="status", values_callable=lambda values: [value.value for value in values])
+    )
+    __table_args__ = (
+        PrimaryKeyConstraint("id"),
+        CheckConstraint("price > 0", name="price"),
+        Index("ix_tickets_price", "price", postgresql_where=text("price > 5")),
+    )
+"""
+NOTHING = ("No new upgrade operations detected.",)
+# For each row of the guide's table: changes to the class above, and what `check` then says.
+UNSEEN: dict[str, tuple[tuple[tuple[str, str], ...], tuple[str, ...]]] = {
+    "a table is renamed": (
+        (('"tickets"', '"issues"'),),
+        ("'add_table', Table('issues'", "'remove_table', Table('tickets'"),
+    ),
+    "a column is renamed": (
+        (("    title:", "    subject:"),),
+        (
+            "'add_column', None, 'tickets', Column('subject'",
+            "'remove_column', None, 'tickets', Column('title'",
+        ),
+    ),
+    "a CHECK constraint of an existing table is added, removed or changed": (
+        (
+            ('        CheckConstraint("price > 0", name="price"),\n', ""),
+            ('"price > 0", name="price"', '"price > 1", name="price"'),
+            ('name="price"),', 'name="price"), CheckConstraint("price < 9", name="low"),'),
+        ),
+        NOTHING,
+    ),
+    "an EXCLUDE constraint of an existing table": (
+        (
+            (
+                'PrimaryKeyConstraint("id"),',
+                'PrimaryKeyConstraint("id"), ExcludeConstraint((text("int4range(id, id + 1)"), "&&"), name="ex"),',
+            ),
+        ),
+        NOTHING,
+    ),
+    "another primary key": (
+        (('PrimaryKeyConstraint("id")', 'PrimaryKeyConstraint("id", "title")'),),
+        NOTHING,
+    ),
+    "the condition (WHERE) or the method (USING) of an index": (
+        (
+            ("price > 5", "price > 6"),
+            ('"price", postgresql_where', '"price", postgresql_using="hash", postgresql_where'),
+        ),
+        NOTHING,
+    ),
+    "the expression of a computed column": (
+        (("price * 2", "price * 3"),),
+        (*NOTHING, "Computed default on tickets.total cannot be modified"),
+    ),
+    "an enum value is renamed": (
+        (('"closed"', '"done"'),),
+        ("'change_enum_variants', ['open', 'closed'], ['open', 'done']",),
+    ),
+    "the order of columns": (
+        (
+            (
+                "    price: Mapped[int]\n    title: Mapped[str]\n",
+                "    title: Mapped[str]\n    price: Mapped[int]\n",
+            ),
+        ),
+        NOTHING,
+    ),
+}
+OTHER_OBJECTS = "functions, triggers, views, sequences of their own, extensions, privileges"
+MAKE_OTHER_OBJECTS = """
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER nothing BEFORE UPDATE ON tickets FOR EACH ROW EXECUTE FUNCTION nothing();
+CREATE VIEW open_tickets AS SELECT * FROM tickets;
+CREATE SEQUENCE numbers;
+CREATE EXTENSION vector;
+GRANT SELECT ON tickets TO PUBLIC;
+"""
+
+
+def test_what_autogenerate_cannot_see(workspace: Workspace) -> None:
+    """Autogenerate does with each change in the guide's table what is said there."""
+    rows = rows_of(workspace.read("db/README.md"), "What autogenerate can't see")
+    assert {row[0] for row in rows} == {*UNSEEN, OTHER_OBJECTS}, "the guide's table and this test differ"
+
+    classes = workspace.path / "db/tables/__init__.py"
+    classes.write_text(classes.read_text(encoding="utf-8") + "import db.tables.tickets\n", encoding="utf-8")
+    file = "db/tables/tickets.py"
+    steps: dict[str, dict[str, Any]] = {
+        "upgrade": {"alembic": ["upgrade", "head"], "files": {file: TICKETS}},
+        "autogenerate": {
+            "alembic": ["revision", "--autogenerate", "-m", "Tickets", "--rev-id", "aaaaaaaaaaaa"]
+        },
+        "apply": {"alembic": ["upgrade", "head"]},
+        "agree": {"alembic": ["check"]},
+    }
+    expected: dict[str, tuple[str, ...]] = {"agree": NOTHING, OTHER_OBJECTS: NOTHING}
+    for row, (changes, says) in UNSEEN.items():
+        for number, (old, new) in enumerate(changes):
+            assert old in TICKETS, old
+            steps[f"{row} {number}"] = {"alembic": ["check"], "files": {file: TICKETS.replace(old, new)}}
+            expected[f"{row} {number}"] = says
+    objects = REVISION.format(down="aaaaaaaaaaaa", body=f"op.execute({MAKE_OTHER_OBJECTS!r})")
+    steps["make other objects"] = {
+        "alembic": ["upgrade", "head"],
+        "files": {
+            file: TICKETS,
+            "db/migrations/versions/objects.py": objects.replace('"aaaaaaaaaaaa"', '"bbbbbbbbbbbb"', 1),
+        },
+    }
+    steps[OTHER_OBJECTS] = {"alembic": ["check"]}
+    results = drive(workspace, steps)
+    for name, parts in expected.items():
+        for part in parts:
+            assert part in results[name][1], (
+                f"{name}: {part!r} is not in what was printed:\n{results[name][1]}"
+            )
+    for name in ("upgrade", "autogenerate", "apply", "make other objects"):
+        assert results[name][0] == 0, results[name][1]
 
 
 def test_a_block_that_fails_fails_the_test(tmp_path: Path) -> None:
