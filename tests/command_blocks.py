@@ -274,7 +274,7 @@ def write_file(block: Block, cwd: Path) -> None:
 
 
 # Programs of which the blocks may say what they like, as their arguments name nothing of the workspace.
-GENERAL = {"git", "pip", "make", "python3", "sh", "curl"}
+GENERAL = {"git", "pip", "python3", "sh", "curl"}
 
 
 def check_names(block: Block, workspace: Path) -> None:
@@ -284,15 +284,20 @@ def check_names(block: Block, workspace: Path) -> None:
         AssertionError: naming what doesn't exist, or a program of which nothing is known here.
     """
     variables: dict[str, str] = {}
+    makes_a_workspace = False
     for line in re.sub(r"\\\n\s*", "", block.commands).splitlines():
         if assignment := re.match(r"(\w+)=(\$\((.*)\)|\S*)$", line):
             variables[assignment[1]] = assignment[2]
             line = assignment[3] or ""
-        if line.strip() and not line.lstrip().startswith("#"):
+        for command in line.split(" && "):
+            words = shlex.split(command, comments=True)
+            if not words or (makes_a_workspace and words[0] == "cd"):
+                continue
+            makes_a_workspace |= words[0] == "uvx"
             try:
-                _check(shlex.split(line), workspace, variables)
+                _check(words, workspace, variables)
             except AssertionError as error:
-                raise AssertionError(f"{block.where}: {line}\n{error}") from error
+                raise AssertionError(f"{block.where}: {command}\n{error}") from error
 
 
 def _check(words: list[str], workspace: Path, variables: Mapping[str, str]) -> None:
@@ -332,6 +337,9 @@ def _check(words: list[str], workspace: Path, variables: Mapping[str, str]) -> N
     elif program == "zsh":
         dockerfile = (workspace / "Dockerfile").read_text(encoding="utf-8")
         assert re.search(r"install .*\bzsh\b", dockerfile), "the image has no zsh"
+    elif program == "make":
+        makefile = (workspace / "Makefile").read_text(encoding="utf-8")
+        assert re.search(rf"^{rest[0]}:", makefile, re.MULTILINE), f"the Makefile has no {rest[0]}"
     elif program == ".":
         assert rest == [".venv/bin/activate"], f"there is no {rest[0]}"
     else:

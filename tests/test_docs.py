@@ -5,15 +5,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.command_blocks import Block, broken_links, check_names, read_blocks, run_blocks
-from tests.conftest import UV, Workspace
+from tests.conftest import ROOT, UV, Workspace
 
 # The commands that people know by heart, to the letter, for the slug agent-api.
 FIXED_COMMANDS = """
@@ -113,6 +115,19 @@ def test_the_commands_of_the_readme(workspace: Workspace, shell_environment: dic
     assert "passed" in printed["Tests and checks"]
 
 
+def test_the_commands_without_uv(workspace: Workspace, tmp_path: Path) -> None:
+    """The block for people without uv makes an environment in which the migrations run."""
+    (workspace.path / ".venv").unlink()
+    block = next(block for block in blocks_of(workspace, "README.md") if block.heading == "Without uv")
+    python = workspace.path.parent / "python"
+    python.mkdir()
+    (python / "python3").symlink_to(getattr(sys, "_base_executable", sys.executable))
+    environment = {**os.environ, "PATH": f"{python}{os.pathsep}/usr/bin{os.pathsep}/bin"}
+    commands = replace(block, reason=None, text=block.text + "alembic -c db/alembic.ini upgrade head\n")
+    printed = run_blocks([commands], workspace.path, environment)
+    assert "Running upgrade  -> " in printed["Without uv"]
+
+
 @pytest.mark.parametrize("answers", [{}, {"project_slug": "support", "model_provider": "google"}])
 def test_blocks_that_are_not_run_name_what_exists(
     answers: dict[str, Any], bake: Callable[..., Workspace], installed: Workspace
@@ -148,6 +163,23 @@ def test_commands_known_by_heart(bake: Callable[..., Workspace]) -> None:
     assert "ECS_CLUSTER=prd-support-cluster\n" in other
     assert "CONTAINER_NAME=prd-support\n" in other
     assert "aws " not in bake(use_ecs=False).read("db/README.md")
+
+
+def test_the_commands_of_the_template(tmp_path: Path, shell_environment: dict[str, str]) -> None:
+    """The template's own documents: links, names, and the commands that nothing else runs."""
+    documents = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")})
+    assert list(broken_links(ROOT, documents)) == []
+    run_by_a_fresh_clone = {"make new\n", "make test\n"}
+    for document in documents:
+        name = document.relative_to(ROOT).as_posix()
+        for block in read_blocks(document.read_text(encoding="utf-8"), name):
+            if not block.is_commands:
+                continue
+            if block.reason or block.text in run_by_a_fresh_clone or name != "CONTRIBUTING.md":
+                check_names(block, ROOT)
+            else:
+                here = replace(block, text=block.text.replace("/tmp/", f"{tmp_path}/"))
+                run_blocks([here], ROOT, shell_environment)
 
 
 @pytest.mark.parametrize("use_github_actions", [True, False])
