@@ -12,7 +12,7 @@ from typing import NamedTuple
 Run = tuple[str, str, bool]
 Row = tuple[Run, ...]
 
-FONT, CELL, LEADING, MARGIN, BAR, VISIBLE_ROWS = 14, 8.43, 19, 16, 34, 30
+FONT, CELL, LEADING, MARGIN, BAR, VISIBLE_ROWS = 14, 8.43, 19, 16, 34, 34
 HOLD = 6.0  # seconds for which the last frame stands before it begins again
 COLOURS = {
     "default": "#d5d9e0", "black": "#7d8590", "red": "#ff8b82", "green": "#7ee08a", "brown": "#e6c07b",
