@@ -84,7 +84,10 @@ class Terminal:
         deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             quiet = not self.read_for(0.15)
-    XX        shown = "\n".join(line.rstrip() for line in self.screen.display if line.strip())
+            matched = next((pattern for pattern in patterns if pattern.search(self.line())), None)
+            if quiet and matched:
+                return matched
+        shown = "\n".join(line.rstrip() for line in self.screen.display if line.strip())
         sys.exit(f"The terminal waits for something that isn't expected:\n{shown}")
 
     def read_for(self, seconds: float) -> bool:
