@@ -184,7 +184,10 @@ class Shell:
             with socket.socket() as client:
                 if client.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
-            self._source('kill -0 "$server"', f"{where}: {command}\n{self._log.read_text()}", 10)
+            try:
+                self._source('kill -0 "$server"', where, 10)
+            except AssertionError:
+                break
             time.sleep(0.1)
         raise AssertionError(f"{where}: nothing serves on the port\n{command}\n{self._log.read_text()}")
 
