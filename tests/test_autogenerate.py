@@ -251,7 +251,7 @@ def test_changes_of_a_table_are_found(migrations: Migrations) -> None:
     )
     changed = TICKETS
     for before, after in (
-        ('HIGH = "high"', 'MIDDLE = "middle"\n        HIGH = "high"\n        URGENT = "urgent"'),
+        ('HIGH = "high"', 'MIDDLE = "middle"\n        HIGH = "high"\n        URGENT = "it\'s: urgent"'),
         ("sa.String(50)", "sa.String(80)"),
         ("attempts: Mapped[int] = mapped_column(", "attempts: Mapped[int] = mapped_column(sa.BigInteger, "),
         ("sa.Numeric(12, 2)", "sa.Numeric(14, 4)"),
@@ -271,6 +271,10 @@ def test_changes_of_a_table_are_found(migrations: Migrations) -> None:
     text = migrations.autogenerate("Change tickets")
     assert "op.create_table(" not in text
     assert "op.drop_table(" not in text
+    # A new value can be a default only once it is there, so that takes a second revision.
+    migrations.alembic("upgrade", "head")
+    text = migrations.autogenerate("Make the new value the default")
+    assert text.partition("def downgrade")[0].count("op.alter_column(") == 1
     migrations.round_trip()
 
     columns = {row[2]: row[3:] for row in migrations.rows(COLUMNS) if row[1] == "tickets"}
@@ -283,7 +287,7 @@ def test_changes_of_a_table_are_found(migrations: Migrations) -> None:
     assert migrations.rows(
         "SELECT character_maximum_length FROM information_schema.columns WHERE column_name = 'reference'"
     ) == [80]
-    assert dict(migrations.rows(ENUMS))["public.priority"] == ["low", "middle", "high", "urgent"]
+    assert dict(migrations.rows(ENUMS))["public.priority"] == ["low", "middle", "high", "it's: urgent"]
     indexes = {row[2] for row in migrations.rows(INDEXES) if row[1] == "tickets"}
     assert "ix_tickets_closed_at" in indexes
     assert indexes.isdisjoint({"ix_tickets_tenant", "uq_tickets_key", "uq_tickets_tenant_reference"})

@@ -10,6 +10,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.util import msg
 from sqlalchemy import inspect
 
+from db.migrations import enums
+
 
 def adjust(context: MigrationContext, revision: Any, directives: list[MigrationScript]) -> None:
     """Change in place what autogenerate found, as Alembic's `process_revision_directives` hook.
@@ -22,6 +24,7 @@ def adjust(context: MigrationContext, revision: Any, directives: list[MigrationS
         return
     _sort_drops(script.upgrade_ops)
     script.downgrade_ops.ops[:] = script.upgrade_ops.reverse().ops
+    enums.spell_out_new_values(script.upgrade_ops, context.dialect.identifier_preparer)
     existing = inspect(context.connection).get_schema_names()
     for schema in sorted(_schemas(script.upgrade_ops).difference(existing)):
         name = context.dialect.identifier_preparer.quote(schema)

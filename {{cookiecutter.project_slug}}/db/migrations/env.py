@@ -15,7 +15,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, pool
 from sqlalchemy.exc import OperationalError
 
-from db.migrations import directives
+from db.migrations import directives, enums
 from db.migrations.ownership import DEFAULT_SCHEMA, Ownership, find_ownership
 from db.settings import SettingsError, database_url
 from db.tables import Base
@@ -64,6 +64,7 @@ def migrate(**target: Any) -> None:
         include_object=include_object,
         compare_type=True,
         compare_server_default=True,
+        autogenerate_plugins=["alembic.autogenerate.*", enums.PLUGIN],
         process_revision_directives=directives.adjust,
         **target,
     )
