@@ -130,8 +130,12 @@ def quoted(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Write a text so that Markdown shows it as it is. https://spec.commonmark.org/0.31.2/#backslash-escapes"""
-    return re.sub(r"([\\`*_{}\[\]<>#|&~$!])", r"\\\1", text)
+    """Write a text so that Markdown shows it as it is, also at the start of a line, where lists begin.
+
+    https://spec.commonmark.org/0.31.2/#backslash-escapes
+    """
+    escaped = re.sub(r"([\\`*_{}\[\]<>#|&~$!])", r"\\\1", text)
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", escaped)
 
 
 def label(text: str) -> str:

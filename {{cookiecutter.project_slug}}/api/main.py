@@ -22,6 +22,7 @@ from api.readiness import Readiness
 from api.routes import agents, conversations, health
 from api.services import Services
 from api.settings import ApiSettings
+from db import embedded
 from db.session import async_engine, session_factory
 from db.settings import WORKSPACE, DatabaseSettings, RuntimeEnv, SettingsError, database_url
 
@@ -54,6 +55,8 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
             yield {"services": Services(Readiness(engine), runner, store)}
         finally:
             await engine.dispose()
+            if database.url is None:
+                embedded.stop()
 
     in_dev = settings.runtime_env is RuntimeEnv.DEV
     app = FastAPI(

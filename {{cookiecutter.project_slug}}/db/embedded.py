@@ -33,6 +33,14 @@ def start(data: Path = EMBEDDED_DATA) -> URL:
     return _url(_server(data))
 
 
+def stop(data: Path = EMBEDDED_DATA) -> None:
+    """Stop the server on the folder `data` unless another process uses it.
+
+    For a process that a signal ends before Python's own clean-up can run, as it ends uvicorn.
+    """
+    _server(data).cleanup()
+
+
 @contextmanager
 def throw_away() -> Iterator[URL]:
     """Run a server on a temporary folder for as long as the block lasts; nothing of it stays.
