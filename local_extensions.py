@@ -162,6 +162,7 @@ class AnswersExtension(Extension):
             "yaml": quoted,
             "markdown": markdown,
             "label": label,
+            "literal": ascii,
         }
         # cruft renders two versions of the template in one process: the second must not get the
         # first one's module. https://github.com/cruft/cruft/issues/253

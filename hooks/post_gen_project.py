@@ -12,13 +12,13 @@ import sys
 _OUTSIDE = [os.path.dirname(__file__), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
 sys.path[:] = [path for path in sys.path if path not in _OUTSIDE]
 
+import itertools
 import json
 import re
 import shlex
 import shutil
 import signal
-import subprocess
-import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -45,7 +45,7 @@ FOREIGN = re.compile(
     r"|GIT_(DIR|WORK_TREE|INDEX_FILE|COMMON_DIR|PREFIX|OBJECT_DIRECTORY)"
 )
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not FOREIGN.fullmatch(name)}
-ENVIRONMENT |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "NO_COLOR": "1"}
+ENVIRONMENT |= {"PYTHONUTF8": "1", "NO_COLOR": "1"}
 
 PIP_INSTALL = """
 import subprocess, sys, tomllib
@@ -75,8 +75,10 @@ def main() -> int:
             run(
                 "Verify the migrations on PostgreSQL",
                 [venv_python(), "-m", "db.verify"],
-                by_hand(uv, "python -m db.verify"),
+                by_hand("python -m db.verify"),
             )
+            for cache in Path("db").rglob("__pycache__"):
+                shutil.rmtree(cache)
         if ANSWERS["init_git"]:
             start_git()
     except StepFailed as failure:
@@ -110,10 +112,13 @@ def rendered_by_update_tool() -> bool:
 
     `_commit` is cruft's alone; with `cruft create` the folder is one that the user chose.
     """
+    if "_commit" not in ANSWERS:
+        return False
+    import tempfile
+
     parent = WORKSPACE.parent
-    temporary = Path(tempfile.gettempdir()).resolve()
-    return (
-        "_commit" in ANSWERS and parent.parent == temporary and bool(re.fullmatch(r"tmp\w{8}", parent.name))
+    return parent.parent == Path(tempfile.gettempdir()).resolve() and bool(
+        re.fullmatch(r"tmp\w{8}", parent.name)
     )
 
 
@@ -128,17 +133,27 @@ def venv_python() -> str:
     return str(WORKSPACE / ".venv" / BIN / "python")
 
 
-def by_hand(uv: "str | None", command: str) -> str:
+def by_hand(command: str) -> str:
     """Return the command as a person in the workspace's folder would type it."""
-    return f"uv run {command}" if uv else f"{Path('.venv') / BIN / command}"
+    return f"uv run {command}" if shutil.which("uv") else f"{Path('.venv') / BIN / command}"
+
+
+def uv_sync(uv: "str | None") -> str:
+    """Return the command that installs the packages, whether or not uv is where the user's shell looks."""
+    if shutil.which("uv"):
+        return "uv sync"
+    if uv:
+        return f"{shlex.quote(uv)} sync"
+    uv_of_its_own = f"{Path('.venv') / BIN / 'pip'} install uv && {Path('.venv') / BIN / 'uv'} sync"
+    return f"{shlex.quote(sys.executable)} -m venv .venv && {uv_of_its_own}"
 
 
 def install(uv: "str | None") -> None:
     """Install the packages into the workspace's .venv, with uv or, where there is none, with pip."""
     if uv:
         # Relocatable: its commands work on, wherever the workspace is moved.
-        run("Make a virtual environment", [uv, "venv", "--relocatable", ".venv"], "uv venv")
-        run("Install the packages with uv", [uv, "sync"], "uv sync")
+        run("Make a virtual environment", [uv, "venv", "--relocatable", ".venv"], uv_sync(uv))
+        run("Install the packages with uv", [uv, "sync"], uv_sync(uv))
         return
     version = ANSWERS["python_version"]
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -163,6 +178,9 @@ def run(title: str, command: "list[str]", repeat: str) -> None:
     Raises:
         StepFailed: with what the command printed, where it can't be started or doesn't succeed.
     """
+    import subprocess
+    import tempfile
+
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
         try:
@@ -171,11 +189,24 @@ def run(title: str, command: "list[str]", repeat: str) -> None:
             )
         except OSError as error:
             raise StepFailed(title, repeat, str(error)) from error
+        done = threading.Event()
+        wheel = threading.Thread(target=turn, args=(title, began, done), daemon=True)
+        wheel.start()
         try:
-            wait(process, title, began)
+            process.wait()
         except KeyboardInterrupt:
-            stop(process)
+            # A terminal has sent the process the same Ctrl-C, so it may be about to end by itself.
+            for end in (lambda: None, process.terminate, process.kill):
+                end()
+                try:
+                    process.wait(5)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
             raise
+        finally:
+            done.set()
+            wheel.join()
         output.seek(0)
         printed = output.read().decode("utf-8", "replace")
     if process.returncode != 0:
@@ -183,33 +214,15 @@ def run(title: str, command: "list[str]", repeat: str) -> None:
     print(f"{clear()}ok  {title} ({time.monotonic() - began:.1f} s)", flush=True)
 
 
-def wait(process: "subprocess.Popen[bytes]", title: str, began: float) -> None:
-    """Wait for the process to end; meanwhile turn a wheel, or without a terminal say so every 10 s."""
-    pause = 0.1 if TERMINAL else 10
+def turn(title: str, began: float, done: threading.Event) -> None:
+    """Until it is done, turn a wheel, or without a terminal say every 10 s that it goes on."""
     if not TERMINAL:
         print(f"... {title}", flush=True)
-    for turn in range(sys.maxsize):
-        try:
-            process.wait(pause)
+    for sign in itertools.cycle("-\\|/"):
+        if done.wait(0.1 if TERMINAL else 10):
             return
-        except subprocess.TimeoutExpired:
-            seconds = time.monotonic() - began
-            print(
-                f"{clear()}{'-/|'[turn % 3]}   {title} ({seconds:.0f} s)",
-                end="" if TERMINAL else "\n",
-                flush=True,
-            )
-
-
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End the process. A terminal has sent it the same Ctrl-C as us, so it may be about to end by itself."""
-    for end in (lambda: None, process.terminate, process.kill):
-        end()
-        try:
-            process.wait(5)
-            return
-        except subprocess.TimeoutExpired:
-            continue
+        line = f"{clear()}{sign}   {title} ({time.monotonic() - began:.0f} s)"
+        print(line, end="" if TERMINAL else "\n", flush=True)
 
 
 def clear() -> str:
@@ -223,6 +236,8 @@ def start_git() -> None:
     if git is None:
         print("--  No git repository: git isn't installed.", flush=True)
         return
+
+    import subprocess
 
     def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -269,8 +284,9 @@ def tail(printed: str, lines: int) -> str:
 def report(failure: StepFailed) -> None:
     """Say what failed, how to see it again, and how to come back without typing the answers again."""
     title, repeat, printed = failure.args
-    again = [] if shutil.which("cookiecutter") else ["uvx"]
-    again += ["cookiecutter", "--replay"]
+    again = ["cookiecutter", "--replay"]
+    if not shutil.which("cookiecutter"):
+        again[:0] = ["uvx"] if shutil.which("uvx") else [sys.executable, "-m"]
     where = ["--output-dir", str(WORKSPACE.parent)]
     if ANSWERS.get("_checkout"):
         where += ["--checkout", ANSWERS["_checkout"]]
@@ -294,12 +310,14 @@ def say_what_is_next(uv: "str | None", seconds: float) -> None:
         print(f"\nDone in {seconds:.1f} s: {slug} has migrated a real PostgreSQL up, down and up again.\n")
     else:
         print(f"\nWritten: {slug}. NOT checked: no package was installed, no migration has run.\n")
-    print(f"  cd {shlex.quote(str(WORKSPACE))}")
+    here = Path(os.environ.get("PWD", WORKSPACE))
+    near = WORKSPACE.relative_to(here) if here in WORKSPACE.parents else WORKSPACE
+    print(f"  cd {shlex.quote(str(near))}")
     if not ANSWERS["install"]:
-        print(f"  uv sync\n  {by_hand('uv', 'python -m db.verify')}")
-    print(f"  {by_hand(uv, 'alembic -c db/alembic.ini upgrade head')}")
-    print(f"  {by_hand(uv, 'uvicorn api.main:app')}")
-    print(f"\nA demonstration model answers until {key[ANSWERS['model_provider']]} is set.", end=" ")
+        print(f"  {uv_sync(uv)}\n  {by_hand('python -m db.verify')}")
+    print(f"  {by_hand('alembic -c db/alembic.ini upgrade head')}")
+    print(f"  {by_hand('uvicorn api.main:app')}")
+    print(f"\nA demonstration model answers until {key[ANSWERS['model_provider']]} is set.")
     print("Before you change a table, read db/README.md.", flush=True)
 
 
