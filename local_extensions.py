@@ -139,7 +139,7 @@ def markdown(text: str) -> str:
 
 
 def label(text: str) -> str:
-    """Write a text as a double-quoted value in a Dockerfile, where $ and \\ are special too."""
+    r"""Write a text as a double-quoted value in a Dockerfile, where $ and \ are special too."""
     return '"' + re.sub(r'([\\"$])', r"\\\1", text) + '"'
 
 
@@ -153,6 +153,7 @@ class AnswersExtension(Extension):
     """Make the functions above known to Jinja as filters."""
 
     def __init__(self, environment: Environment) -> None:
+        """Register the filters with Cookiecutter's `environment`."""
         super().__init__(environment)
         environment.filters |= {
             "checked": checked,

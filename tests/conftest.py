@@ -1,12 +1,17 @@
 """What the tests share: a clean environment, baked workspaces, and ways to run what is in them."""
 
+import contextlib
 import json
 import os
+import pty
+import re
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,18 @@ UV = TOOLS / "uv"
 QUESTIONS: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
 
 # What a test may know of the machine: how to reach the package index, and nothing of the user.
-KEPT = ("PATH", "LANG", "TMPDIR", "UV_", "PIP_", "SSL_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP", "NO_PROXY")
+KEPT = (
+    "PATH",
+    "LANG",
+    "TMPDIR",
+    "UV_",
+    "PIP_",
+    "SSL_",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "HTTP",
+    "NO_PROXY",
+)
 
 # Answers that ask as much of escaping as a person's may.
 ODD_ANSWERS = (
@@ -28,7 +44,7 @@ ODD_ANSWERS = (
         "project_name": 'Zoë’s "Best" Agent: 100% {safe} \\ API',
         "project_slug": "zoes-best-agent-api",
         "description": "Fills {{ braces }}, runs `ls $HOME` & \\n, 100% #1: 'quoted' \"twice\".",
-        "author": "O'Brien & \"Söhne\" GmbH",
+        "author": 'O\'Brien & "Söhne" GmbH',
         "email": "zoe.o+agents@api.example.co.uk",
     },
     {
@@ -67,9 +83,7 @@ def run(
         check: whether to fail the test where the command fails.
         timeout: in seconds, after which the test fails.
     """
-    variables = {
-        name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None
-    }
+    variables = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -106,7 +120,9 @@ class Workspace:
         return sorted(
             path
             for path in self.path.rglob("*")
-            if path.is_file() and added.isdisjoint(path.relative_to(self.path).parts) and path.suffix != ".pyc"
+            if path.is_file()
+            and added.isdisjoint(path.relative_to(self.path).parts)
+            and path.suffix != ".pyc"
         )
 
     def run(self, program: str, *arguments: str | Path, **options: Any) -> Outcome:
@@ -124,11 +140,70 @@ def raw(value: str) -> str:
 
 
 def cookiecutter(
-    output: Path, answers: Mapping[str, str] | None = None, *, template: Path = ROOT, options: tuple[str, ...] = ("--no-input",), **how: Any
+    output: Path,
+    answers: Mapping[str, str] | None = None,
+    *,
+    template: Path = ROOT,
+    options: tuple[str, ...] = ("--no-input",),
+    **how: Any,
 ) -> Outcome:
     """Run Cookiecutter's command, as a user does; `answers` are given as key=value."""
     pairs = [f"{name}={raw(value)}" for name, value in (answers or {}).items()]
-    return run(sys.executable, "-m", "cookiecutter", *options, "-o", output, template, *pairs, **{"check": False, **how})
+    return run(
+        sys.executable,
+        "-m",
+        "cookiecutter",
+        *options,
+        "-o",
+        output,
+        template,
+        *pairs,
+        **{"check": False, **how},
+    )
+
+
+def at_terminal(
+    command: Sequence[str],
+    answers: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    seconds: float = 120,
+) -> Outcome:
+    """Run a command at a terminal and type one answer at each prompt; an empty one takes the default."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "500", **(env or {})},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    waiting = list(answers)
+    seen, unanswered, until = "", "", time.monotonic() + seconds
+    try:
+        while time.monotonic() < until:
+            if select.select([ours], [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):  # Linux: the other end is closed
+                    piece = os.read(ours, 65536).decode("utf-8", "replace")
+                    seen += piece
+                    unanswered += piece
+                    if waiting and re.search(r"\)\S*: \S*$", unanswered):
+                        os.write(ours, (waiting.pop(0) + "\n").encode())
+                        unanswered = ""
+                    continue
+            if process.poll() is not None:
+                break
+        else:
+            raise AssertionError(f"no end after {seconds} s: {seen}")
+    finally:
+        process.kill()
+        code = process.wait()
+        os.close(ours)
+    assert not waiting or code != 0, f"not asked for: {waiting}\n{seen}"
+    return Outcome(code, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen).replace("\r\n", "\n"))
 
 
 def copy_of_template(target: Path) -> Path:

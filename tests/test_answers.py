@@ -1,15 +1,10 @@
 """Answers: what can't work is refused in one sentence, what is merely odd arrives unharmed everywhere."""
 
-import contextlib
 import json
 import os
-import pty
 import re
-import select
 import shutil
-import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +13,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from tests.conftest import ODD_ANSWERS, QUESTIONS, ROOT, Outcome, Workspace, cookiecutter, run
+from tests.conftest import ODD_ANSWERS, QUESTIONS, ROOT, Outcome, Workspace, at_terminal, cookiecutter, run
 
 SLUG_FORM = "lower-case letters a-z and digits, in words joined by single dashes, and starts with a letter"
 TAKEN = "is the name of a module that the workspace imports"
@@ -129,7 +124,7 @@ def test_an_edited_replay_file_is_refused_by_the_hook(question: str, answer: str
     second.mkdir()
     outcome = cookiecutter(second, options=("--replay-file", str(edited)))
     assert outcome.code == 1
-    assert re.search(r"^The .*\.$", outcome.output, flags=re.M), outcome.output
+    assert re.search(r"^The .*\.$", outcome.output, flags=re.MULTILINE), outcome.output
     assert list(second.iterdir()) == []
 
 
@@ -206,41 +201,8 @@ def test_every_question_is_asked_in_a_sentence_and_choices_say_what_they_mean(tm
             assert " ".join(sentence.split()) in shown, f"{sentence!r} doesn't show as it is written"
 
 
-def type_answers(output: Path, answers: Sequence[str], seconds: float = 60) -> Outcome:
-    """Run Cookiecutter at a terminal and type one answer at each prompt; an empty one takes the default."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cookiecutter", "-o", str(output), str(ROOT)],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "500"},
-        start_new_session=True,
-    )
-    os.close(theirs)
-    waiting = list(answers)
-    seen, unanswered, until = "", "", time.monotonic() + seconds
-    try:
-        while time.monotonic() < until:
-            if select.select([ours], [], [], 0.1)[0]:
-                with contextlib.suppress(OSError):  # Linux: the other end is closed
-                    piece = os.read(ours, 65536).decode("utf-8", "replace")
-                    seen += piece
-                    unanswered += piece
-                    if waiting and re.search(r"\)\S*: \S*$", unanswered):
-                        os.write(ours, (waiting.pop(0) + "\n").encode())
-                        unanswered = ""
-                    continue
-            if process.poll() is not None:
-                break
-        else:
-            raise AssertionError(f"no end after {seconds} s: {seen}")
-    finally:
-        process.kill()
-        code = process.wait()
-        os.close(ours)
-    assert not waiting or code != 0, f"not asked for: {waiting}\n{seen}"
-    return Outcome(code, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen).replace("\r\n", "\n"))
+def type_answers(output: Path, answers: Sequence[str]) -> Outcome:
+    return at_terminal([sys.executable, "-m", "cookiecutter", "-o", str(output), str(ROOT)], answers)
 
 
 @pytest.mark.parametrize("folder", ["with spaces in it", "nicht-ASCII-ñ-日本", "it's (odd) & more; #1"])

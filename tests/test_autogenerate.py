@@ -40,7 +40,9 @@ INDEXES = """
     SELECT schemaname, tablename, indexname, indexdef FROM pg_indexes
      WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2, 3
 """
-SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1"
+SCHEMAS = (
+    "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1"
+)
 OUR_TABLES = {"public.conversation_entries", "public.conversations", "public.runs"}
 
 
@@ -233,9 +235,9 @@ def test_new_table_with_every_kind_of_column(migrations: Migrations) -> None:
         "what people ask for: 'quoted', \"twice\", 100%"
     ]
     migrations.connection.execute("INSERT INTO tickets (tenant, reference) VALUES ('a', '1')")
-    assert migrations.rows("SELECT number, priority, seen_as, tags, payload, attempts, active FROM tickets") == [
-        (1000, "low", "{}", [], {}, 0, True)
-    ]
+    assert migrations.rows(
+        "SELECT number, priority, seen_as, tags, payload, attempts, active FROM tickets"
+    ) == [(1000, "low", "{}", [], {}, 0, True)]
     offline = migrations.alembic("upgrade", "head", "--sql").output
     assert "CREATE TYPE priority AS ENUM ('low', 'high')" in offline
     migrations.assert_nothing_left_at_base()
@@ -260,7 +262,10 @@ def test_changes_of_a_table_are_found(migrations: Migrations) -> None:
         ("tenant: Mapped[str] = mapped_column(index=True)", "tenant: Mapped[str | None] = mapped_column()"),
         ("it's theirs", "it's still theirs"),
         ("unique=True, ", ""),
-        ("closed_at: Mapped[datetime | None]", "closed_at: Mapped[datetime | None] = mapped_column(index=True)"),
+        (
+            "closed_at: Mapped[datetime | None]",
+            "closed_at: Mapped[datetime | None] = mapped_column(index=True)",
+        ),
         ("tags: Mapped[list[str]]", "labels: Mapped[list[str]]"),
         ('"tenant", "reference"', '"tenant", "reference", "amount"'),
         ("100%", "99%"),
@@ -352,7 +357,9 @@ def test_several_schemas_new_ones_included(migrations: Migrations) -> None:
     migrations.round_trip()
     assert set(migrations.rows(SCHEMAS)) == {"public", "billing", "Odd Schema"}
 
-    migrations.declare(BILLING.replace('"free", "paid"', '"free", "paid", "gift"').replace(", index=True", ""))
+    migrations.declare(
+        BILLING.replace('"free", "paid"', '"free", "paid", "gift"').replace(", index=True", "")
+    )
     migrations.autogenerate("Change billing")
     migrations.round_trip()
     assert dict(migrations.rows(ENUMS))["billing.plan_kind"] == ["free", "paid", "gift"]
@@ -442,7 +449,8 @@ def test_team_names_what_else_is_foreign_in_one_place(migrations: Migrations) ->
     text = ini.read_text(encoding="utf-8")
     assert "public.spatial_ref_sys\n" in text
     ini.write_text(
-        text.replace("public.spatial_ref_sys\n", "public.spatial_ref_sys\n    public.jobs_*\n"), encoding="utf-8"
+        text.replace("public.spatial_ref_sys\n", "public.spatial_ref_sys\n    public.jobs_*\n"),
+        encoding="utf-8",
     )
     migrations.declare("""
         class JobState(Base):
@@ -475,7 +483,14 @@ def test_from_another_working_directory(migrations: Migrations, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "message",
-    ["Add tickets", 'Straße: "quoted" \'twice\' {x} 100% \\n \\', '"""', "a" * 300, "#1: ${x} <% y %>", "./../up"],
+    [
+        "Add tickets",
+        "Straße: \"quoted\" 'twice' {x} 100% \\n \\",
+        '"""',
+        "a" * 300,
+        "#1: ${x} <% y %>",
+        "./../up",
+    ],
 )
 def test_any_message_gives_a_revision_that_loads(migrations: Migrations, message: str) -> None:
     """Without autogenerate too: a revision by hand, for data say, is written though nothing changed."""
@@ -512,7 +527,11 @@ def test_two_heads_are_merged(migrations: Migrations) -> None:
     [
         (("revision", "--autogenerate", "-m", "x"), TICKETS, "not up to date"),
         (("upgrade", "nosuchrevision"), "", "nosuchrevision"),
-        (("check",), BILLING.replace("billing", "public").replace("Runs(", "More(").replace('"runs"', '"more"'), "public"),
+        (
+            ("check",),
+            BILLING.replace("billing", "public").replace("Runs(", "More(").replace('"runs"', '"more"'),
+            "public",
+        ),
     ],
     ids=["behind", "unknown-revision", "schema-public"],
 )

@@ -39,8 +39,12 @@ ALL_ANSWERS = [
     *choices(),
     *(pytest.param(answers, id=f"odd-{number}") for number, answers in enumerate(ODD_ANSWERS)),
     pytest.param({"use_ecs": False, "use_github_actions": False}, id="bare"),
-    pytest.param({"project_slug": "a" * 40, "project_name": "N" * 100, "description": "D" * 300}, id="longest"),
-    pytest.param({"project_slug": "ai", "project_name": "A", "description": "d", "author": "a"}, id="shortest"),
+    pytest.param(
+        {"project_slug": "a" * 40, "project_name": "N" * 100, "description": "D" * 300}, id="longest"
+    ),
+    pytest.param(
+        {"project_slug": "ai", "project_name": "A", "description": "d", "author": "a"}, id="shortest"
+    ),
 ]
 
 
@@ -87,7 +91,9 @@ def check_links(workspace: Workspace) -> None:
     """No relative link in a Markdown file leads nowhere."""
     for path in workspace.files():
         if path.suffix == ".md":
-            text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+            text = re.sub(
+                r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+            )
             for link in re.findall(r"(?<!\\)\]\(([^)\s]+)\)", text):
                 if not re.match(r"[a-z]+:|#", link):
                     assert (path.parent / link.partition("#")[0]).exists(), f"{path.name}: {link}"
@@ -211,7 +217,27 @@ def test_hooks_are_valid_for_the_oldest_python_they_run_on(
     for name in ("pre_gen_project", "post_gen_project"):
         source = (Path(__file__).parent.parent / "hooks" / f"{name}.py").read_text(encoding="utf-8")
         rendered = tmp_path / f"{name}.py"
-        rendered.write_text(create_env_with_context(context).from_string(source).render(context), encoding="utf-8")
-        run(TOOLS / "ruff", "check", "--isolated", "--target-version", "py310", "--select", "E9,F,B,UP", rendered)
-        imported = re.findall(r"^(?:import|from) (\w+)", rendered.read_text(encoding="utf-8"), flags=re.M)
+        rendered.write_text(
+            create_env_with_context(context).from_string(source).render(context), encoding="utf-8"
+        )
+        run(
+            TOOLS / "ruff",
+            "check",
+            "--isolated",
+            "--target-version",
+            "py310",
+            "--select",
+            "E9,F,B,UP",
+            rendered,
+        )
+        imported = re.findall(
+            r"^(?:import|from) (\w+)", rendered.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
         assert set(imported) <= sys.stdlib_module_names
+
+
+def test_the_templates_own_python_is_clean() -> None:
+    """What `make lint` checks."""
+    run(TOOLS / "ruff", "check", "--no-cache", ".")
+    run(TOOLS / "ruff", "format", "--no-cache", "--check", ".")
+    run(sys.executable, "-m", "mypy")

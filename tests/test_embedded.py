@@ -20,7 +20,7 @@ def free_port() -> int:
 
 def ready(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5) as response:
             return bool(response.status == 200)
     except OSError:
         return False
