@@ -4,14 +4,8 @@ The same checks run while Cookiecutter asks (`local_extensions.py`), where a ref
 line. Answers from an edited replay file come past that, and meet them here.
 """
 
-# ruff: noqa: E402
 import os
 import sys
-
-# A module that lies in the temporary folder, where Cookiecutter puts this file, is none of the library's.
-sys.path[:] = [path for path in sys.path if path != os.path.dirname(__file__)]
-
-import json
 
 PROBLEM = {{cookiecutter | refusal | literal}}
 # Cookiecutter leaves the rendered hook, answers and all, in the temporary folder.

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def test_the_way_back_after_a_failure_needs_no_answer_typed_again(scene: Scene, 
         r"^  (.+)$", outcome.output.partition("Your answers are kept.")[2], re.MULTILINE
     )[:4]
     arguments = shlex.split(again)
-    assert arguments[:2] == ["uvx", "cookiecutter"] or arguments[0] == "cookiecutter"
+    assert shutil.which(arguments[0]), "the command isn't there to be run"
     assert "--keep-project-on-failure" in shlex.split(keep)
     assert shlex.split(folder) == ["cd", str(scene.output / "come-back")]
     assert by_hand.endswith("python -m db.verify")
