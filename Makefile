@@ -27,7 +27,7 @@ new: .venv/.bake ## Make a workspace: asks at a terminal, else takes the default
 new: export OUT := $(OUT)
 
 test: .venv/.dev ## Run all tests
-	@$(python) -m pytest $(PYTEST_ARGS)
+	@$(python) -m pytest --numprocesses 2 $(PYTEST_ARGS)
 
 lint: .venv/.dev ## Check style and types of the template's own Python
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy

@@ -116,7 +116,16 @@ class Workspace:
 
     def files(self) -> list[Path]:
         """Every file that the template wrote, without what installing and git added."""
-        added = {".venv", ".git", ".postgres", "uv.lock", "__pycache__"}
+        added = {
+            ".venv",
+            ".git",
+            ".postgres",
+            "uv.lock",
+            "__pycache__",
+            ".mypy_cache",
+            ".ruff_cache",
+            ".pytest_cache",
+        }
         return sorted(
             path
             for path in self.path.rglob("*")

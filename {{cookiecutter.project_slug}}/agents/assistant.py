@@ -24,8 +24,8 @@ def current_time(time_zone: str = "UTC") -> str:
     """
     try:
         zone = UTC if time_zone == "UTC" else ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError) as error:
         raise ModelRetry(
             f"There is no time zone {time_zone!r}: use an IANA name such as Europe/Berlin."
-        ) from None
+        ) from error
     return datetime.now(zone).strftime("%A, %Y-%m-%d %H:%M:%S %Z")

