@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import tempfile
 import warnings
@@ -60,7 +61,10 @@ def throw_away() -> Iterator[URL]:
         try:
             yield _url(server)
         finally:
+            sockets = server.get_postmaster_info().socket_dir
             server.cleanup()
+            if sockets:  # where the path is too long for a socket, they have a folder of their own
+                shutil.rmtree(sockets, ignore_errors=True)
 
 
 class _ShellPath(type(Path())):  # type: ignore[misc]  # the class for this system
