@@ -1,7 +1,12 @@
 """Engines and sessions, sync and async, from one psycopg 3 URL."""
 
 from sqlalchemy import URL, Engine, create_engine
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 
 from db.settings import database_url
 
@@ -19,7 +24,14 @@ def sync_engine(url: URL | None = None, *, application_name: str = "script") -> 
 
 def async_engine(url: URL | None = None, *, application_name: str = "api") -> AsyncEngine:
     """Make an async engine with a pool, for the API. The caller disposes of it."""
-    return create_async_engine(_with_defaults(url, application_name), pool_pre_ping=True)
+    # A pooler in transaction mode may give the next statement to another server connection, which knows
+    # nothing of a statement prepared on the last one.
+    # https://www.psycopg.org/psycopg3/docs/advanced/prepare.html#using-prepared-statements-with-pgbouncer
+    return create_async_engine(
+        _with_defaults(url, application_name),
+        connect_args={"prepare_threshold": None},
+        pool_pre_ping=True,
+    )
 
 
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:

@@ -43,7 +43,7 @@ def test_no_password_can_break_the_url() -> None:
     "env", [{}, {"RUNTIME_ENV": "dev"}, {"RUNTIME_ENV": "", "DATABASE_URL": "", "DB_HOST": ""}]
 )
 def test_embedded_database_is_the_default_of_development(env: dict[str, str]) -> None:
-    assert DatabaseSettings.from_env(env) == DatabaseSettings(RuntimeEnv.DEV, None)
+    assert DatabaseSettings.from_env(env) == DatabaseSettings(RuntimeEnv.DEV, None, None)
 
 
 @pytest.mark.parametrize(
