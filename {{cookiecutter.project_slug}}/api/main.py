@@ -23,6 +23,7 @@ from api.routes import agents, conversations, health
 from api.services import Services
 from api.settings import ApiSettings
 from db import embedded
+from db.migrations.options import Options as MigrationOptions
 from db.session import async_engine, session_factory
 from db.settings import WORKSPACE, DatabaseSettings, RuntimeEnv, SettingsError, database_url
 
@@ -42,6 +43,7 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
     settings = ApiSettings.from_env(env)
     agent_settings = AgentSettings.from_env(env)
     database = DatabaseSettings.from_env(env)
+    when_ahead = MigrationOptions.read(env, {}).when_ahead
     project = _project()
 
     @asynccontextmanager
@@ -52,7 +54,7 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
             store = DatabaseConversationStore(sessions)
             chosen = model or _choose_model(agent_settings.model, settings.runtime_env, env)
             runner = Runner(sessions, store, chosen, agent_settings)
-            yield {"services": Services(Readiness(engine), runner, store)}
+            yield {"services": Services(Readiness(engine, when_ahead), runner, store)}
         finally:
             await engine.dispose()
             if database.url is None:

@@ -5,10 +5,11 @@ import logging
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from db.migrations import state as states
+from db.migrations.options import Options
 from db.settings import WORKSPACE
 
 SECONDS = 3
@@ -20,18 +21,24 @@ logger = logging.getLogger(__name__)
 class Readiness:
     """Asks the database for its revision, which is one short query."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        """Read the code's heads, once: they can't change while the process runs."""
+    def __init__(self, engine: AsyncEngine, when_ahead: str = Options.when_ahead) -> None:
+        """Read the code's revisions, once: they can't change while the process runs.
+
+        `when_ahead` is what to make of a database ahead of the code, as with a migration.
+        """
         self._engine = engine
-        config = Config(WORKSPACE / "db" / "alembic.ini")
-        self._heads = frozenset(ScriptDirectory.from_config(config).get_heads())
+        self._when_ahead = when_ahead
+        self._script = ScriptDirectory.from_config(Config(WORKSPACE / "db" / "alembic.ini"))
+        self._heads = frozenset(self._script.get_heads())
 
     async def problem(self) -> str:
         """Return what keeps the service from working, or "" if nothing does."""
         try:
             async with asyncio.timeout(SECONDS), self._engine.connect() as connection:
-                rows = await connection.execute(text("SELECT version_num FROM alembic_version"))
-                revisions = frozenset(rows.scalars())
+                revisions = frozenset((await connection.execute(states.CURRENT)).scalars())
+                if revisions == self._heads:
+                    return ""
+                lineage = (await connection.execute(states.LINEAGE)).scalar()
         except ProgrammingError:
             return f"The database has no tables yet. {UPGRADE}"
         except TimeoutError:
@@ -40,9 +47,13 @@ class Readiness:
             # The driver's words may name hosts and users, so they go to the log only.
             logger.warning("The database can't be reached: %s", error)
             return "The database can't be reached."
-        if revisions == self._heads:
+        state = states.compare(revisions, self._script)
+        if not state.unknown:
+            return f"The database is at {_names(revisions)}, this code needs {_names(self._heads)}. {UPGRADE}"
+        message = states.explain_unknown(state, lineage)
+        if self._when_ahead == "start":
             return ""
-        return f"The database is at {_names(revisions)}, this code needs {_names(self._heads)}. {UPGRADE}"
+        return f"{message} {states.WAYS_OUT}"
 
 
 def _names(revisions: frozenset[str]) -> str:

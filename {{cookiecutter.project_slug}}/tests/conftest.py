@@ -27,7 +27,7 @@ TOKEN = "t" * 32
 SECRET = "sk-live-0123456789"
 # What the developer's shell may hold and no test may see: keys that cost money, a real database.
 HIDDEN = re.compile(
-    r"(AGENT|API|DB|AWS)_.*|.*_(API_KEY|BASE_URL)|DATABASE_URL|RUNTIME_ENV|MIGRATE_DB|WAIT_FOR_DB"
+    r"(AGENT|API|DB|AWS)_.*|.*_(API_KEY|BASE_URL)|DATABASE_URL|RUNTIME_ENV|MIGRATE_.*|WAIT_FOR_DB.*"
 )
 
 

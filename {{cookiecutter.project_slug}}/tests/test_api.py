@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +17,7 @@ from sqlalchemy import URL, Engine, text
 
 from db.session import sync_engine
 from db.settings import WORKSPACE
-from tests.conftest import SECRET, TOKEN, alembic_config_for, clean_env
+from tests.conftest import SECRET, TOKEN, alembic_config_for, clean_env, serving
 
 RUNS = "/v1/agents/assistant/runs"
 SSE = {"Accept": "text/event-stream"}
@@ -267,6 +269,24 @@ def test_readiness_follows_the_revision(prd: httpx.Client, empty_database: URL) 
         command.downgrade(alembic_config_for(connection), "-1")
         check_problem(prd.get("/ready"), 503, "Run: alembic -c db/alembic.ini upgrade head")
     engine.dispose()
+
+
+@pytest.mark.parametrize("when_ahead", ["error", "start"])
+def test_a_database_ahead_of_the_code(new_database: Callable[[], URL], logs: Path, when_ahead: str) -> None:
+    url = new_database()
+    engine = sync_engine(url)
+    with engine.connect() as connection:
+        command.upgrade(alembic_config_for(connection), "head")
+        connection.execute(text("UPDATE alembic_version SET version_num = 'newer'"))
+        connection.commit()
+    engine.dispose()
+    with serving(logs / f"ahead-{when_ahead}", url, MIGRATE_WHEN_AHEAD=when_ahead) as client:
+        if when_ahead == "start":
+            assert client.get("/ready").json() == {"status": "ok"}
+        else:
+            check_problem(
+                client.get("/ready"), 503, "The database is at revision newer, which this code doesn't have"
+            )
 
 
 def test_database_that_is_gone_is_a_problem(prd: httpx.Client, empty_database: URL, postgres: Engine) -> None:

@@ -12,12 +12,9 @@ from typing import Any
 import alembic_postgresql_enum
 from alembic import context
 from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, pool
-from sqlalchemy.exc import OperationalError
 
-from db.migrations import directives, enums
-from db.migrations.ownership import DEFAULT_SCHEMA, Ownership, find_ownership
-from db.settings import SettingsError, database_url
+from db.migrations import directives, enums, runner
+from db.migrations.ownership import DEFAULT_SCHEMA, Ownership
 from db.tables import Base
 
 config = context.config
@@ -33,7 +30,7 @@ def owned() -> Ownership:
         )
     revisions = [Path(revision.path) for revision in context.script.walk_revisions()]
     foreign = config.get_main_option("foreign_tables") or ""
-    return find_ownership(Base.metadata, reversed(revisions), foreign)
+    return Ownership(Base.metadata, reversed(revisions), foreign)
 
 
 def include_name(name: str | None, type_: str, parent_names: Any) -> bool:
@@ -51,7 +48,7 @@ def include_object(item: Any, name: str | None, type_: str, reflected: bool, oth
 
 
 alembic_postgresql_enum.set_configuration(
-    alembic_postgresql_enum.Config(include_name=lambda name: name in owned().enums)
+    alembic_postgresql_enum.Config(include_name=lambda name: owned().owns_enum(name))
 )
 
 
@@ -66,34 +63,23 @@ def migrate(**target: Any) -> None:
         compare_server_default=True,
         autogenerate_plugins=["alembic.autogenerate.*", enums.PLUGIN],
         process_revision_directives=directives.adjust,
+        transaction_per_migration=True,
         **target,
     )
     with context.begin_transaction():
         context.run_migrations()
 
 
-def migrate_database() -> None:
-    """Run on the caller's connection, or else on the database that the environment names."""
-    connection: Connection | None = config.attributes.get("connection")
-    if connection is not None:
-        migrate(connection=connection)
-        return
-    if config.config_file_name:
-        fileConfig(config.config_file_name, disable_existing_loggers=False)
-    try:
-        engine = create_engine(
-            database_url(), poolclass=pool.NullPool, connect_args={"application_name": "alembic"}
-        )
-        connection = engine.connect()
-    except SettingsError as error:
-        raise CommandError(str(error)) from None
-    except OperationalError as error:
-        raise CommandError(f"The database can't be reached: {error.orig}") from None
-    with connection:
-        migrate(connection=connection)
-
-
 if context.is_offline_mode():
     migrate(dialect_name="postgresql", literal_binds=True, dialect_opts={"paramstyle": "named"})
+elif "connection" in config.attributes:
+    migrate(connection=config.attributes["connection"])
 else:
-    migrate_database()
+    if config.config_file_name:
+        fileConfig(config.config_file_name, disable_existing_loggers=False)
+    arguments = context.get_x_argument(as_dictionary=True)
+    # Without a command line, a program has called Alembic: all care is taken, whatever it does.
+    command = config.cmd_opts.cmd[0].__name__ if config.cmd_opts else "migration"
+    if command == "upgrade" and config.cmd_opts and config.cmd_opts.revision not in {"head", "heads"}:
+        command = "upgrade to a revision"
+    runner.run(command, context.script, arguments, lambda connection: migrate(connection=connection))

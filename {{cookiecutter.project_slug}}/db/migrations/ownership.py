@@ -16,6 +16,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy import Enum, MetaData
@@ -25,41 +26,61 @@ DEFAULT_SCHEMA = "public"
 
 
 @dataclass
-class Ownership:
-    """The names that are ours, tables as (schema, name)."""
+class Names:
+    """Names of tables, as (schema, name), and of enum types."""
 
     tables: set[tuple[str, str]] = field(default_factory=set)
     enums: set[str] = field(default_factory=set)
-    foreign: tuple[str, ...] = ()
+
+
+class Ownership:
+    """What is ours. The revisions are read only when a name comes up that the classes don't know."""
+
+    def __init__(self, metadata: MetaData, revisions: Iterable[Path], foreign: str = "") -> None:
+        """Take down the names.
+
+        Args:
+            metadata: of the table classes.
+            revisions: the files of all revisions, oldest first.
+            foreign: patterns as in `foreign_tables` of `db/alembic.ini`, separated by white space.
+        """
+        self._foreign = foreign.split()
+        self._revisions = revisions
+        self._declared = Names()
+        for table in metadata.tables.values():
+            schema = table.schema or DEFAULT_SCHEMA
+            if not self._is_foreign(schema, table.name):
+                self._declared.tables.add((schema, table.name))
+                self._declared.enums.update(
+                    name for column in table.columns for name in _enum_names(column.type)
+                )
+        self._schemas = {schema for schema, _ in self._declared.tables}
+
+    @cached_property
+    def _made(self) -> Names:
+        """What the revisions made and didn't drop."""
+        made = Names()
+        for path in self._revisions:
+            for call in _calls_in_upgrade(ast.parse(path.read_text(encoding="utf-8"))):
+                _follow(made, call)
+        return made
+
+    def _is_foreign(self, schema: str, name: str) -> bool:
+        return any(fnmatchcase(f"{schema}.{name}", pattern) for pattern in self._foreign)
 
     def owns_table(self, schema: str | None, name: str) -> bool:
         """Whether the table is ours; a `schema` of None is the default one."""
-        schema = schema or DEFAULT_SCHEMA
-        foreign = any(fnmatchcase(f"{schema}.{name}", pattern) for pattern in self.foreign)
-        return not foreign and (schema, name) in self.tables
+        key = (schema or DEFAULT_SCHEMA, name)
+        return key in self._declared.tables or (not self._is_foreign(*key) and key in self._made.tables)
 
     def owns_schema(self, schema: str | None) -> bool:
         """Whether any table of ours is in the schema, so that it is worth looking into."""
-        return (schema or DEFAULT_SCHEMA) in {owned for owned, _ in self.tables}
+        schema = schema or DEFAULT_SCHEMA
+        return schema in self._schemas or any(schema == made for made, _ in self._made.tables)
 
-
-def find_ownership(metadata: MetaData, revisions: Iterable[Path], foreign: str = "") -> Ownership:
-    """Find what is ours from the table classes and from the revisions.
-
-    Args:
-        metadata: of the table classes.
-        revisions: the files of all revisions, oldest first.
-        foreign: patterns as in `foreign_tables` of `db/alembic.ini`, separated by white space.
-    """
-    owned = Ownership(foreign=tuple(foreign.split()))
-    for path in revisions:
-        for call in _calls_in_upgrade(ast.parse(path.read_text(encoding="utf-8"))):
-            _follow(owned, call)
-    for table in metadata.tables.values():
-        owned.tables.add((table.schema or DEFAULT_SCHEMA, table.name))
-        if owned.owns_table(table.schema, table.name):
-            owned.enums.update(name for column in table.columns for name in _enum_names(column.type))
-    return owned
+    def owns_enum(self, name: str) -> bool:
+        """Whether the enum type is ours."""
+        return name in self._declared.enums or name in self._made.enums
 
 
 def _calls_in_upgrade(module: ast.Module) -> Iterator[ast.Call]:
@@ -69,7 +90,7 @@ def _calls_in_upgrade(module: ast.Module) -> Iterator[ast.Call]:
             yield from sorted(calls, key=lambda call: (call.lineno, call.col_offset))
 
 
-def _follow(owned: Ownership, call: ast.Call) -> None:
+def _follow(owned: Names, call: ast.Call) -> None:
     """Change `owned` as the call changes the database."""
     function = call.func.attr if isinstance(call.func, ast.Attribute) else ""
     names = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]

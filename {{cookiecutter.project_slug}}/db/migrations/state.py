@@ -1,0 +1,103 @@
+"""How the database stands to the code: at head, behind it, or at a revision the code doesn't know."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, MetaData, Table, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.schema import SetTableComment
+
+CURRENT = text("SELECT version_num FROM alembic_version")
+LINEAGE = text("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
+LINEAGE_MARK = "revisions: "
+LINEAGE_LENGTH = 500
+
+WAYS_OUT = (
+    "Deploy the image that has the revision, or restore its file. Or, if this code can work with the "
+    "newer tables, let it start without migrating: MIGRATE_WHEN_AHEAD=start."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The database's revisions beside the code's heads."""
+
+    current: frozenset[str]
+    heads: frozenset[str]
+    unknown: tuple[str, ...]
+
+    @property
+    def at_head(self) -> bool:
+        """Whether there is nothing to upgrade. Several heads are never that: Alembic must complain."""
+        return self.current == self.heads and len(self.heads) == 1
+
+
+def compare(current: Iterable[str], script: ScriptDirectory) -> State:
+    """Compare the database's `current` revisions with the files of `script`."""
+    found = frozenset(current)
+    return State(
+        found, frozenset(script.get_heads()), tuple(sorted(r for r in found if not _knows(script, r)))
+    )
+
+
+def read(connection: Connection, script: ScriptDirectory) -> State:
+    """Compare with one short query, which takes no lock that anything waits for."""
+    try:
+        current = connection.scalars(CURRENT).all()
+    except ProgrammingError as error:
+        if getattr(error.orig, "sqlstate", "") != "42P01":  # undefined_table: nothing has run yet
+            raise
+        current = []
+    connection.rollback()
+    return compare(current, script)
+
+
+def explain_unknown(state: State, lineage: str | None) -> str:
+    """Say what an unknown revision means, as well as it can be known.
+
+    `lineage` is what the last upgrade left in the database (see `record_lineage`), or None.
+    """
+    unknown, ours = ", ".join(state.unknown), ", ".join(sorted(state.heads)) or "none"
+    found = f"The database is at revision {unknown}, which this code doesn't have; its head is {ours}."
+    path = lineage.removeprefix(LINEAGE_MARK).split() if lineage and lineage.startswith(LINEAGE_MARK) else []
+    if not path or path[-1] not in state.current:
+        meaning = (
+            "Either newer code has migrated it and this is an older image, or the revision's file was "
+            "deleted or lives on another branch; the database holds no record that tells which."
+        )
+    elif newer := [path[path.index(head) + 1 :] for head in state.heads if head in path]:
+        meaning = f"Newer code has migrated it: it is ahead of this older image by {len(newer[0])} revision(s), {', '.join(newer[0])}."
+    else:
+        meaning = (
+            "It never had this code's head: the revision comes from another branch, or files were "
+            "deleted or renamed. Older or newer is not the question, so starting is a risk."
+        )
+    return f"{found} {meaning}"
+
+
+def read_lineage(connection: Connection) -> str | None:
+    """Return the lineage that the last upgrade recorded, or None."""
+    lineage: str | None = connection.scalar(LINEAGE)
+    connection.rollback()
+    return lineage
+
+
+def record_lineage(connection: Connection, script: ScriptDirectory) -> None:
+    """Leave the path to the revision just reached as the version table's comment, for older images."""
+    current = read(connection, script).current
+    if len(current) != 1:
+        return
+    (head,) = current
+    path = [revision.revision for revision in script.iterate_revisions(head, "base")][:LINEAGE_LENGTH]
+    table = Table("alembic_version", MetaData(), comment=LINEAGE_MARK + " ".join(reversed(path)))
+    connection.execute(SetTableComment(table))
+    connection.commit()
+
+
+def _knows(script: ScriptDirectory, revision: str) -> bool:
+    try:
+        return script.get_revision(revision) is not None
+    except CommandError:
+        return False
