@@ -50,7 +50,7 @@ ALL_ANSWERS = [
 
 def without_code(markdown: str) -> str:
     """A Markdown text without its blocks of code, and any other text as it is."""
-    return re.sub(r"^```.*?^```", "(code)", markdown, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^ *```.*?^ *```", "(code)", markdown, flags=re.MULTILINE | re.DOTALL)
 
 
 def check_texts(workspace: Workspace) -> None:

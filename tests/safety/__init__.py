@@ -1,0 +1,1 @@
+"""Migrations against other containers, traffic, failures and credentials, on real PostgreSQL servers."""

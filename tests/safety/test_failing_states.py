@@ -1,0 +1,93 @@
+"""Each state in which a database can't be migrated has a message of one or two lines."""
+
+import time
+
+import pytest
+
+from tests.safety.code import Code
+from tests.safety.servers import PASSWORD, Database, Server, debian_server, free_port
+
+QUICK = {"MIGRATE_CONNECT_TIMEOUT": "1"}
+
+STATES = [
+    ("absent", {"DB_PORT": "PORT"}, "Nothing answers at the database's address"),
+    ("no such host", {"DB_HOST": "no-such-host.invalid"}, "host name can't be resolved"),
+    ("wrong password", {"DB_PASS": "wrong"}, "refuses the user or the password"),
+    (
+        "two addresses",
+        {"DB_HOST": "127.0.0.2,127.0.0.1", "DB_PASS": "wrong"},
+        "refuses the user or the password",
+    ),
+    ("no password", {"DB_PASS": ""}, "wants a password"),
+    ("no such database", {"DB_DATABASE": "nowhere"}, 'Database "nowhere" does not exist: create it'),
+    ("no TLS", {"DB_SSLMODE": "require"}, "offers no TLS, but DB_SSLMODE asks for it"),
+    ("bad TLS mode", {"DB_SSLMODE": "yes"}, "DB_SSLMODE must be one of"),
+    (
+        "no certificate",
+        {"DB_SSLMODE": "verify-full", "DB_SSLROOTCERT": "/nowhere.pem"},
+        "a file that isn't there",
+    ),
+    ("no user", {"DB_USER": ""}, "DB_USER is missing"),
+    ("bad port", {"DB_PORT": "x"}, "DB_PORT must be a number"),
+    ("bad option", {"MIGRATE_LOCK_TIMEOUT": "soon"}, "MIGRATE_LOCK_TIMEOUT must be a number"),
+    (
+        "production without settings",
+        {"RUNTIME_ENV": "prd", "DB_HOST": ""},
+        "No database is set for RUNTIME_ENV=prd",
+    ),
+    ("unreadable URL", {"DATABASE_URL": f"postgres//{PASSWORD}"}, "DATABASE_URL can't be read"),
+]
+
+
+def check_message(exit_code: int, output: str, expected: str) -> None:
+    assert exit_code == 255, output
+    assert expected in output
+    assert "Traceback" not in output
+    assert PASSWORD not in output
+    assert len(output.splitlines()) <= 6, output
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"), [state[1:] for state in STATES], ids=[state[0] for state in STATES]
+)
+def test_a_state_has_its_message(code: Code, database: Database, env: dict[str, str], expected: str) -> None:
+    env = {name: str(free_port()) if value == "PORT" else value for name, value in env.items()}
+    exit_code, output = code.alembic({**database.env, **QUICK, **env}, "upgrade", "head")
+    check_message(exit_code, output, expected)
+    assert database.sessions() == []
+
+
+def test_out_of_connections(code: Code, debian: Server, database: Database) -> None:
+    debian.execute("CREATE ROLE few LOGIN CONNECTION LIMIT 0 PASSWORD 'few'")
+    exit_code, output = code.alembic(
+        {**database.env, **QUICK, "DB_USER": "few", "DB_PASS": "few"}, "upgrade", "head"
+    )
+    check_message(exit_code, output, "no connection left")
+
+
+def test_a_role_that_may_not(code: Code, debian: Server, database: Database) -> None:
+    debian.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
+    exit_code, output = code.alembic(
+        {**database.env, "DB_USER": "reader", "DB_PASS": "reader"}, "upgrade", "head"
+    )
+    check_message(exit_code, output, "Migrate as the role that owns the tables")
+
+
+def test_a_read_only_database(code: Code, database: Database) -> None:
+    database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
+    exit_code, output = code.alembic(database.env, "upgrade", "head")
+    check_message(exit_code, output, "Migrate on the primary")
+
+
+def test_a_database_that_starts_late(code: Code) -> None:
+    """A server that is started after the migration is waited for, and then migrated."""
+    port = free_port()
+    late = Server("127.0.0.1", port, "admin", PASSWORD)
+    env = {**Database(late, "postgres").env, "MIGRATE_CONNECT_TIMEOUT": "60"}
+    migration = code.start(env, "upgrade", "head")
+    time.sleep(1.5)
+    with debian_server(port):
+        output, _ = migration.communicate(timeout=60)
+        assert migration.returncode == 0, output
+        assert "Nothing answers at the database's address" in output
+        assert late.rows("SELECT version_num FROM alembic_version") == [(code.head,)]

@@ -1,0 +1,301 @@
+"""`python -m db.lint` in a git repository: what it finds, what it says, and what it lets pass."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.conftest import Outcome, Workspace, run
+from tests.safety.code import Code
+
+# What a revision does to the table `runs`, which is in use, and the rule of squawk's that sees it.
+UNSAFE = [
+    ("require-concurrent-index-creation", 'op.create_index("i", "runs", ["model"])'),
+    ("require-concurrent-index-deletion", 'op.drop_index("ix_runs_conversation_id_started_at", "runs")'),
+    (
+        "ban-concurrent-index-creation-in-transaction",
+        'op.create_index("i", "runs", ["model"], postgresql_concurrently=True)',
+    ),
+    ("ban-drop-column", 'op.drop_column("runs", "error")'),
+    ("ban-drop-table", 'op.drop_table("runs")'),
+    ("renaming-column", 'op.alter_column("runs", "error", new_column_name="problem")'),
+    ("renaming-table", 'op.rename_table("runs", "attempts")'),
+    ("changing-column-type", 'op.alter_column("conversations", "format_version", type_=sa.BigInteger())'),
+    ("adding-not-nullable-field", 'op.alter_column("runs", "error", nullable=False)'),
+    ("ban-drop-not-null", 'op.alter_column("runs", "model", nullable=True)'),
+    ("adding-required-field", 'op.add_column("runs", sa.Column("x", sa.Text(), nullable=False))'),
+    (
+        "adding-field-with-default",
+        'op.add_column("runs", sa.Column("x", sa.Float(), server_default=sa.text("random()")))',
+    ),
+    (
+        "adding-field-with-default",
+        'op.add_column("runs", sa.Column("x", sa.Text(), sa.Computed("model || agent_id")))',
+    ),
+    (
+        "adding-foreign-key-constraint",
+        'op.create_foreign_key("f", "runs", "conversations", ["model"], ["id"])',
+    ),
+    ("constraint-missing-not-valid", 'op.create_check_constraint("c", "runs", "model <> \'\'")'),
+    ("disallowed-unique-constraint", 'op.create_unique_constraint("u", "runs", ["model"])'),
+    ("ban-drop-constraint", 'op.drop_constraint("fk_runs_conversation_id_conversations", "runs")'),
+    ("ban-truncate-cascade", 'op.execute("TRUNCATE conversations CASCADE")'),
+    ("require-concurrent-reindex", 'op.execute("REINDEX TABLE runs")'),
+    ("prefer-timestamp-tz", 'op.add_column("runs", sa.Column("x", sa.DateTime()))'),
+]
+
+SAFE = [
+    'op.add_column("runs", sa.Column("a", sa.Text(), nullable=True))',
+    'op.add_column("runs", sa.Column("b", sa.Text(), server_default="x", nullable=False))',
+    'op.create_table("added", sa.Column("id", sa.Integer(), primary_key=True))\n'
+    'op.create_index("ix_added_id", "added", ["id"])',
+    "with op.get_context().autocommit_block():\n"
+    '    op.create_index("ix_runs_model", "runs", ["model"], postgresql_concurrently=True)',
+    "op.execute(\"ALTER TABLE runs ADD CONSTRAINT c CHECK (model <> '') NOT VALID\")",
+    'op.execute("ALTER TABLE runs VALIDATE CONSTRAINT c")',
+]
+
+
+class Repository(Code):
+    """A workspace's code in git, its first revision released."""
+
+    @classmethod
+    def make(cls, workspace: Workspace, to: Path) -> Self:
+        repository = cls.copy(workspace.path, to)
+        repository.git("init", "-q")
+        repository.commit("first")
+        return repository
+
+    def git(self, *arguments: str) -> str:
+        return run("git", *arguments, cwd=self.path).output.strip()
+
+    def commit(self, message: str) -> str:
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+    def file(self, revision: str) -> Path:
+        return next((self.path / "db/migrations/versions").glob(f"*{revision}*.py"))
+
+    def change(self, revision: str, old: str, new: str) -> None:
+        text = self.file(revision).read_text()
+        assert old in text
+        self.file(revision).write_text(text.replace(old, new))
+
+    def lint(self, *arguments: str, env: dict[str, str] | None = None) -> Outcome:
+        return run(
+            self.python,
+            "-m",
+            "db.lint",
+            *arguments,
+            cwd=self.path,
+            env={"PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            check=False,
+        )
+
+    def finds(self, *expected: str, base: str | None = None) -> str:
+        """Lint; it must fail, without a traceback, and say what is expected."""
+        outcome = self.lint(*(("--base", base) if base else ()))
+        assert outcome.code == 1, outcome.output
+        assert "Traceback" not in outcome.output
+        for text in expected:
+            assert text in outcome.output, outcome.output
+        return outcome.output
+
+
+@pytest.fixture
+def repository(installed: Workspace, tmp_path: Path) -> Repository:
+    return Repository.make(installed, tmp_path / "code")
+
+
+BACK = 'op.execute("SELECT 1")'
+WHAT_NEXT = "Mend it, or allow it in the file: # lint: allow RULE -- reason. See db/SAFE_MIGRATIONS.md."
+
+
+def test_a_clean_workspace_passes(repository: Repository) -> None:
+    outcome = repository.lint()
+    assert outcome.code == 0, outcome.output
+    assert "ok  check: tables and revisions agree" in outcome.output
+
+
+@pytest.fixture(scope="module")
+def unsafe_found(installed: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """One run over a revision for each unsafe operation, and for each safe one."""
+    repository = Repository.make(installed, tmp_path_factory.mktemp("unsafe") / "code")
+    for number, (_, upgrade) in enumerate(UNSAFE):
+        repository.add(f"unsafe{number:02}", upgrade, BACK)
+    for number, upgrade in enumerate(SAFE):
+        repository.add(f"safe{number:02}", upgrade, BACK)
+    return repository.lint()
+
+
+@pytest.mark.parametrize(("number", "rule"), [(n, rule) for n, (rule, _) in enumerate(UNSAFE)])
+def test_an_unsafe_operation_is_found(unsafe_found: Outcome, number: int, rule: str) -> None:
+    assert unsafe_found.code == 1
+    finding = re.search(rf"^\S+-unsafe{number:02}\.py: {rule}: (.+)$", unsafe_found.output, re.MULTILINE)
+    assert finding, unsafe_found.output
+    assert len(finding[1]) > 20
+
+
+def test_safe_operations_are_not_found(unsafe_found: Outcome) -> None:
+    assert "-safe" not in unsafe_found.output
+    assert unsafe_found.output.rstrip().endswith(WHAT_NEXT)
+
+
+def test_each_exception_allows_its_rule_alone(repository: Repository) -> None:
+    drops = 'op.drop_column("runs", "error")\nop.rename_table("runs", "attempts")'
+    repository.add("aaa", f"# lint: allow ban-drop-column -- nothing reads it\n{drops}", BACK)
+    output = repository.finds("renaming-table: Renaming a table may break existing clients.", WHAT_NEXT)
+    assert "ban-drop-column" not in output
+
+
+def test_an_exception_needs_a_reason(repository: Repository) -> None:
+    repository.add("aaa", '# lint: allow ban-drop-column\nop.drop_column("runs", "error")', BACK)
+    repository.finds("ban-drop-column")
+
+
+def test_a_revision_that_is_allowed_passes(repository: Repository) -> None:
+    """Dropped and, for db.verify to find no difference, added again."""
+    repository.add(
+        "aaa",
+        "# lint: allow ban-drop-column -- a test\n"
+        'op.drop_column("runs", "error")\n'
+        'op.add_column("runs", sa.Column("error", sa.Text(), comment="what went wrong, in words fit for the caller"))',
+        BACK,
+    )
+    outcome = repository.lint()
+    assert outcome.code == 0, outcome.output
+
+
+def test_several_heads(repository: Repository) -> None:
+    first = repository.head
+    repository.add("aaa", "pass", down=first)
+    repository.add("bbb", "pass", down=first)
+    repository.finds("heads: there are several: alembic -c db/alembic.ini merge -m '...' heads")
+
+
+def test_a_merge_answers_for_itself_only(repository: Repository) -> None:
+    first = repository.head
+    allowed = '# lint: allow ban-drop-column -- a test\nop.drop_column("runs", "error")'
+    repository.add("aaa", allowed, BACK, down=first)
+    repository.add("bbb", 'op.execute("SELECT 1")', BACK, down=first)
+    repository.add("joined", 'op.drop_table("runs")', BACK, down=("aaa", "bbb"))
+    assert "ban-drop-column" not in repository.finds("-joined.py: ban-drop-table")
+
+
+def test_an_edited_released_revision(repository: Repository) -> None:
+    repository.add("aaa", 'op.execute("SELECT 1")', BACK)
+    released = repository.commit("released")
+    repository.change("aaa", "SELECT 1", "SELECT 2")
+    edited = "edited: databases have run it as it was. Restore it; put the change into a new revision."
+    repository.finds("-aaa.py: " + edited, WHAT_NEXT)
+    repository.commit("edited")
+    repository.finds("-aaa.py: " + edited, base=released)
+    repository.change("aaa", "def upgrade", "# lint: allow edited -- only the comment changed\ndef upgrade")
+    outcome = repository.lint("--base", released)
+    assert outcome.code == 0, outcome.output
+
+
+def test_a_removed_released_revision(repository: Repository) -> None:
+    repository.add("aaa", 'op.execute("SELECT 1")', BACK)
+    repository.commit("released")
+    repository.file("aaa").unlink()
+    repository.finds("-aaa.py: removed: databases may be at this revision. Restore it", WHAT_NEXT)
+
+
+def test_a_removed_revision_that_another_one_follows(repository: Repository) -> None:
+    repository.add("aaa", "pass")
+    repository.add("bbb", "pass")
+    repository.file("aaa").unlink()
+    repository.finds("A revision follows 'aaa', whose file isn't here: restore it.")
+
+
+@pytest.mark.parametrize("downgrade", ["pass", '"""Nothing."""', 'raise NotImplementedError("no way back")'])
+def test_a_downgrade_that_takes_nothing_back(repository: Repository, downgrade: str) -> None:
+    repository.add("aaa", 'op.execute("SELECT 1")', downgrade)
+    repository.finds("-aaa.py: irreversible: downgrade() doesn't take back what upgrade() does.", WHAT_NEXT)
+
+
+def test_a_revision_without_a_way_back_can_be_meant(repository: Repository) -> None:
+    repository.add("aaa", '# lint: allow irreversible -- only rows\nop.execute("SELECT 1")', "pass")
+    outcome = repository.lint()
+    assert outcome.code == 0, outcome.output
+
+
+def test_a_difference_between_tables_and_revisions(repository: Repository) -> None:
+    tables = repository.path / "db/tables/runs.py"
+    tables.write_text(
+        tables.read_text().replace("    model: Mapped[str]\n", "    model: Mapped[str | None]\n")
+    )
+    repository.finds("Tables and revisions differ. Write a revision for it:", "modify_nullable")
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "expected"),
+    [
+        (
+            'op.get_bind().execute(sa.text("SELECT 1")).scalar()',
+            "-aaa.py can't be rendered as SQL: AttributeError",
+        ),
+        ("nonsense(", "A revision can't be read: SyntaxError: '(' was never closed"),
+        ('op.execute("ALTER TABEL runs")', "-aaa.py: syntax-error"),
+    ],
+    ids=["asks the database", "no Python", "no SQL"],
+)
+def test_a_revision_that_cannot_be_read(repository: Repository, upgrade: str, expected: str) -> None:
+    repository.add("aaa", upgrade, BACK)
+    repository.finds(expected)
+
+
+def test_an_unknown_base(repository: Repository) -> None:
+    repository.finds("git knows no nowhere. Fetch it, or name another base: --base main", base="nowhere")
+
+
+def test_the_base_is_where_the_branch_left(repository: Repository) -> None:
+    """What main got since is no revision that the branch has removed; what the branch added is new."""
+    main = repository.git("branch", "--show-current")
+    repository.git("checkout", "-q", "-b", "branch")
+    repository.add("aaa", 'op.drop_table("runs")', BACK)
+    repository.commit("on the branch")
+    repository.git("checkout", "-q", main)
+    repository.add("bbb", "pass")
+    repository.commit("on main")
+    repository.git("checkout", "-q", "branch")
+    output = repository.finds("-aaa.py: ban-drop-table", base=main)
+    assert "removed" not in output
+
+
+def test_the_main_branch_of_the_server_is_the_base(repository: Repository, tmp_path: Path) -> None:
+    main = repository.git("branch", "--show-current")
+    run("git", "clone", "-q", "--bare", repository.path, tmp_path / "server", cwd=tmp_path)
+    repository.git("remote", "add", "origin", str(tmp_path / "server"))
+    repository.git("fetch", "-q")
+    assert main == "main"
+    repository.add("aaa", 'op.drop_table("runs")', BACK)
+    repository.commit("committed, but not pushed")
+    repository.finds("-aaa.py: ban-drop-table")
+
+
+def test_without_git_every_revision_is_new(repository: Repository) -> None:
+    repository.add("aaa", 'op.drop_table("runs")', BACK)
+    repository.commit("committed")
+    shutil.rmtree(repository.path / ".git")
+    repository.finds("No git repository here: every revision counts as new.", "-aaa.py: ban-drop-table")
+
+
+def test_without_squawk(repository: Repository, tmp_path: Path) -> None:
+    """An environment without the development packages."""
+    environment = tmp_path / "environment"
+    shutil.copytree(repository.python.parent.parent, environment, symlinks=True)
+    (environment / "bin/squawk").unlink()
+    repository.python = environment / "bin/python"
+    repository.add("aaa", "pass")
+    repository.finds("squawk isn't installed here. Install the development packages: uv sync")
+
+
+def test_help_names_the_option(repository: Repository) -> None:
+    outcome = repository.lint("--help")
+    assert outcome.code == 0
+    assert "--base" in outcome.output
