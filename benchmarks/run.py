@@ -13,6 +13,7 @@ from statistics import median
 
 from hook_time import time_hooks
 from measure import Comparison, MeasurementError, compare, cost_of
+from migrations import all_rows
 from workshop import TEMPLATE, UPGRADE, Workshop, alembic_of, open_workshop
 
 HEADER = ("what", "figure", "ours", "baseline", "ratio", "goal", "")
@@ -71,6 +72,7 @@ MEASUREMENTS = {
     "verified": (verified_bake, 7),
     "hook": (hooks, 7),
     "noop": (noop_upgrade, 21),
+    "migrations": (all_rows, 3),
 }
 
 
