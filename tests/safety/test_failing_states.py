@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.safety.code import Code
-from tests.safety.servers import PASSWORD, Database, Server, debian_server, free_port
+from tests.safety.servers import PASSWORD, Database, Server, debian_server, free_port, wait_until
 
 QUICK = {"MIGRATE_CONNECT_TIMEOUT": "1"}
 
@@ -19,7 +19,7 @@ STATES = [
         "refuses the user or the password",
     ),
     ("no password", {"DB_PASS": ""}, "wants a password"),
-    ("no such database", {"DB_DATABASE": "nowhere"}, 'Database "nowhere" does not exist: create it'),
+    ("no such database", {"DB_DATABASE": "nowhere"}, 'The database "nowhere" does not exist: create it'),
     ("no TLS", {"DB_SSLMODE": "require"}, "offers no TLS, but DB_SSLMODE asks for it"),
     ("bad TLS mode", {"DB_SSLMODE": "yes"}, "DB_SSLMODE must be one of"),
     (
@@ -91,3 +91,59 @@ def test_a_database_that_starts_late(code: Code) -> None:
         assert migration.returncode == 0, output
         assert "Nothing answers at the database's address" in output
         assert late.rows("SELECT version_num FROM alembic_version") == [(code.head,)]
+
+
+def test_a_role_that_may_only_write_rows_of_the_version_table(
+    code: Code, debian: Server, database: Database
+) -> None:
+    """It can't leave the record for older images, and what is migrated is migrated all the same."""
+    debian.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    database.execute("CREATE TABLE alembic_version (version_num varchar(32) NOT NULL PRIMARY KEY)")
+    database.execute("GRANT ALL ON alembic_version TO guest; GRANT CREATE ON SCHEMA public TO guest")
+    exit_code, output = code.alembic(
+        {**database.env, "DB_USER": "guest", "DB_PASS": "guest"}, "upgrade", "head"
+    )
+    assert exit_code == 0, output
+    assert "isn't recorded for older images" in output
+    assert "Traceback" not in output
+
+
+def test_a_role_that_may_not_read_the_version_table(code: Code, debian: Server, database: Database) -> None:
+    debian.execute("CREATE ROLE blind LOGIN PASSWORD 'blind'")
+    database.execute("CREATE TABLE alembic_version (version_num varchar(32) NOT NULL PRIMARY KEY)")
+    exit_code, output = code.alembic(
+        {**database.env, "DB_USER": "blind", "DB_PASS": "blind"}, "upgrade", "head"
+    )
+    check_message(exit_code, output, "The revision can't be read.")
+
+
+@pytest.mark.parametrize("which", ["gate", "worker"])
+def test_a_connection_that_breaks(code: Code, database: Database, which: str) -> None:
+    """However the server ends one of the two connections, the end is in order."""
+    code.add("slow", 'op.execute("SELECT pg_sleep(3)")')
+    migration = code.start(database.env, "upgrade", "head")
+    state = "active" if which == "worker" else "idle"
+    wait_until(lambda: sorted(row[2] for row in database.sessions()) == ["active", "idle"], 20)
+    database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        f" AND application_name LIKE 'alembic%' AND state = '{state}'"
+    )
+    output, _ = migration.communicate(timeout=60)
+    assert "Traceback" not in output
+    if which == "worker":
+        assert migration.returncode == 255
+        assert "The connection to the database broke" in output
+        assert code.alembic(database.env, "upgrade", "head")[0] == 0
+    else:
+        assert migration.returncode == 0, output
+    assert database.rows("SELECT version_num FROM alembic_version") == [("slow",)]
+
+
+def test_a_revision_whose_file_is_gone_from_the_middle(code: Code, database: Database) -> None:
+    code.add("first", "pass")
+    code.add("second", "pass")
+    next((code.path / "db/migrations/versions").glob("*-first.py")).unlink()
+    exit_code, output = code.alembic(database.env, "upgrade", "head")
+    assert exit_code == 255
+    assert "A revision follows 'first', which has no file" in output
+    assert "Traceback" not in output

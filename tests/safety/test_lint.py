@@ -198,6 +198,15 @@ def test_an_edited_released_revision(repository: Repository) -> None:
     assert outcome.code == 0, outcome.output
 
 
+def test_an_edited_revision_with_a_name_beyond_ascii(repository: Repository) -> None:
+    repository.add("aaa", 'op.execute("SELECT 1")', BACK)
+    [path] = (repository.path / "db/migrations/versions").glob("*-aaa.py")
+    path = path.rename(path.with_name("2030_01_01_0000-aaa_größe_der_tickets.py"))
+    repository.commit("released")
+    path.write_text(path.read_text(encoding="utf-8").replace("SELECT 1", "SELECT 2"), encoding="utf-8")
+    repository.finds("-aaa_größe_der_tickets.py: edited: databases have run it as it was.")
+
+
 def test_a_removed_released_revision(repository: Repository) -> None:
     repository.add("aaa", 'op.execute("SELECT 1")', BACK)
     repository.commit("released")

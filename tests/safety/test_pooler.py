@@ -71,10 +71,15 @@ def test_migrations_go_around_the_pooler(
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(code.head,)]
 
 
-def test_a_migration_through_the_pooler_is_warned_of(code: Code, pooler: Server, database: Database) -> None:
-    _, output = code.alembic({**database.env, "DB_PORT": str(pooler.port)}, "upgrade", "head")
-    assert "goes through a pooler, where a lock can get lost" in output
+def test_a_migration_through_the_pooler_is_refused(code: Code, pooler: Server, database: Database) -> None:
+    through = {**database.env, "DB_PORT": str(pooler.port)}
+    exit_code, output = code.alembic(through, "upgrade", "head")
+    assert exit_code == 255
+    assert "goes through a pooler, where a lock gets lost" in output
     assert "MIGRATE_DATABASE_URL" in output
+    # At head there is nothing to lock, so a start through the pooler is as good as any.
+    assert code.alembic(database.env, "upgrade", "head")[0] == 0
+    assert code.alembic(through, "upgrade", "head")[0] == 0
 
 
 def test_the_app_goes_through_the_pooler(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 import pytest
 
 from tests.safety.code import Code
@@ -127,3 +128,56 @@ def test_an_invalid_index_is_named_with_the_command_that_removes_it(orders: Code
     database.execute("TRUNCATE orders")
     exit_code, output = orders.alembic(database.env, "upgrade", "head")
     assert (exit_code, "DROP INDEX" in output) == (0, False), output
+
+
+def test_a_relative_downgrade_never_goes_further_than_asked(orders: Code, database: Database) -> None:
+    """A step that was tried again would count from a place that is one step further."""
+    assert orders.alembic(database.env, "upgrade", "head")[0] == 0
+    orders.add("other", 'op.create_table("other")', 'op.drop_table("other")')
+    versions = orders.path / "db/migrations/versions"
+    column = next(versions.glob("*-column.py"))
+    column.write_text(
+        column.read_text(encoding="utf-8").replace("    pass\n", '    op.drop_column("orders", "total")\n'),
+        encoding="utf-8",
+    )
+    assert orders.alembic(database.env, "upgrade", "head")[0] == 0
+    with database.connect() as holder:
+        holder.execute("BEGIN")
+        holder.execute("SELECT * FROM orders LIMIT 1")
+        downgrade = orders.start({**database.env, "MIGRATE_DDL_LOCK_TIMEOUT": "0.3"}, "downgrade", "-2")
+        wait_until(lambda: database.rows("SELECT to_regclass('other')") == [(None,)], 20)
+        time.sleep(0.6)
+        holder.execute("ROLLBACK")
+        output, _ = downgrade.communicate(timeout=60)
+    assert downgrade.returncode == 255
+    assert "part of the way is done" in output
+    assert database.rows("SELECT version_num FROM alembic_version") == [("column",)]
+
+
+def test_somebody_elses_invalid_index_stops_no_retry(orders: Code, database: Database) -> None:
+    database.execute(
+        "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.t (a int); INSERT INTO elsewhere.t VALUES (1), (1)"
+    )
+    with database.connect() as connection, pytest.raises(psycopg.errors.UniqueViolation):
+        connection.execute("CREATE UNIQUE INDEX CONCURRENTLY ix ON elsewhere.t (a)")
+    exit_code, output, _ = migrate_beside(database, orders, retries=5, hold=1.5)
+    assert exit_code == 0, output
+    assert "try 2 follows" in output
+    assert output.count("DROP INDEX CONCURRENTLY elsewhere.ix;") == 1
+
+
+def test_an_index_that_somebody_builds_is_not_called_invalid(orders: Code, database: Database) -> None:
+    database.execute("CREATE TABLE busy (a int)")
+    with database.connect() as old, database.connect(application_name="builder") as builder:
+        old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT * FROM busy")
+        build = threading.Thread(
+            target=builder.execute, args=("CREATE INDEX CONCURRENTLY ix_busy ON busy (a)",)
+        )
+        build.start()
+        wait_until(lambda: bool(database.rows("SELECT 1 FROM pg_index WHERE NOT indisvalid")), 20)
+        exit_code, output = orders.alembic(database.env, "upgrade", "head")
+        old.execute("ROLLBACK")
+        build.join()
+    assert exit_code == 0, output
+    assert "ix_busy" not in output

@@ -31,29 +31,33 @@ class Readiness:
         self._script = ScriptDirectory.from_config(Config(WORKSPACE / "db" / "alembic.ini"))
         self._heads = frozenset(self._script.get_heads())
 
-    async def problem(self) -> str:
-        """Return what keeps the service from working, or "" if nothing does."""
+    async def check(self) -> tuple[str, str]:
+        """Return what keeps the service from working, and what is only worth knowing, "" where nothing is."""
         try:
             async with asyncio.timeout(SECONDS), self._engine.connect() as connection:
                 revisions = frozenset((await connection.execute(states.CURRENT)).scalars())
                 if revisions == self._heads:
-                    return ""
+                    return "", ""
                 lineage = (await connection.execute(states.LINEAGE)).scalar()
-        except ProgrammingError:
-            return f"The database has no tables yet. {UPGRADE}"
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", "") == states.UNDEFINED_TABLE:
+                return f"The database has no tables yet. {UPGRADE}", ""
+            logger.warning("The revision can't be read: %s", error)
+            return "The service's role may not read the table alembic_version: grant it SELECT.", ""
         except TimeoutError:
-            return f"The database does not answer within {SECONDS} seconds."
+            return f"The database does not answer within {SECONDS} seconds.", ""
         except SQLAlchemyError as error:
             # The driver's words may name hosts and users, so they go to the log only.
             logger.warning("The database can't be reached: %s", error)
-            return "The database can't be reached."
+            return "The database can't be reached.", ""
         state = states.compare(revisions, self._script)
         if not state.unknown:
-            return f"The database is at {_names(revisions)}, this code needs {_names(self._heads)}. {UPGRADE}"
+            needed = f"The database is at {_names(revisions)}, this code needs {_names(self._heads)}."
+            return f"{needed} {UPGRADE}", ""
         message = states.explain_unknown(state, lineage)
         if self._when_ahead == "start":
-            return ""
-        return f"{message} {states.WAYS_OUT}"
+            return "", message
+        return f"{message} {states.WAYS_OUT}", ""
 
 
 def _names(revisions: frozenset[str]) -> str:

@@ -77,7 +77,7 @@ def explain(error: DBAPIError) -> tuple[str, bool]:
     if said.endswith("does not exist"):
         # Of a database or a role, and the server's own words name it.
         return (
-            f"{said.rpartition('FATAL: ')[2].strip().capitalize()}: create it, or correct the setting.",
+            f"The {said.rpartition('FATAL: ')[2].strip()}: create it, or correct the setting.",
             False,
         )
     return f"The database can't be reached: {said}", True

@@ -100,7 +100,7 @@ def _released(base: str | None) -> dict[str, str]:
             raise LintError(f"git knows no {base}. Fetch it, or name another base: --base main")
         return {}
     ancestor = (_git("merge-base", "HEAD", known[0]) or "").strip() or known[0]
-    names = (_git("ls-tree", "--name-only", ancestor, f"{VERSIONS}/") or "").splitlines()
+    names = (_git("ls-tree", "-z", "--name-only", ancestor, f"{VERSIONS}/") or "").split("\0")
     return {
         Path(name).name: _git("show", f"{ancestor}:./{name}") or "" for name in names if name.endswith(".py")
     }
@@ -109,7 +109,9 @@ def _released(base: str | None) -> dict[str, str]:
 def _git(*arguments: str) -> str | None:
     """What git prints, or None where it fails."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=WORKSPACE, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=WORKSPACE, capture_output=True, encoding="utf-8", check=False
+        )
     except FileNotFoundError:
         return None
     return done.stdout if done.returncode == 0 else None

@@ -156,7 +156,8 @@ def _read_migration_url(env: Mapping[str, str], url: URL | None) -> URL | None:
     elif env.get("MIGRATE_DB_PASS"):
         raise SettingsError("MIGRATE_DB_PASS is set, but MIGRATE_DB_USER is missing.")
     if env.get("MIGRATE_DB_HOST"):
-        url = url.set(host=env["MIGRATE_DB_HOST"])
+        # A host in the query, as sockets have it, would win.
+        url = url.difference_update_query(["host", "hostaddr", "port"]).set(host=env["MIGRATE_DB_HOST"])
     if env.get("MIGRATE_DB_PORT"):
         url = url.set(port=_read_port(env, "MIGRATE_DB_PORT"))
     return url

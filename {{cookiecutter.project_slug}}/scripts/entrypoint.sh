@@ -5,6 +5,9 @@
 #   WAIT_FOR_DB=True   wait until the database answers, WAIT_FOR_DB_TIMEOUT seconds at most (60)
 #   MIGRATE_DB=True    bring the database to the newest revision; the command starts only after that
 set -eu
+# A first process without these would not hear a stop between two steps.
+trap 'exit 143' TERM
+trap 'exit 130' INT
 
 fail() { # code message
     echo "entrypoint: $2" >&2
@@ -31,7 +34,8 @@ run() { # command...
     trap 'kill -TERM "$child" 2>/dev/null || true; wait "$child" || true; exit 130' INT
     code=0
     wait "$child" || code=$?
-    trap - TERM INT
+    trap 'exit 143' TERM
+    trap 'exit 130' INT
     return "$code"
 }
 

@@ -282,7 +282,9 @@ def test_a_database_ahead_of_the_code(new_database: Callable[[], URL], logs: Pat
     engine.dispose()
     with serving(logs / f"ahead-{when_ahead}", url, MIGRATE_WHEN_AHEAD=when_ahead) as client:
         if when_ahead == "start":
-            assert client.get("/ready").json() == {"status": "ok"}
+            document = client.get("/ready").json()
+            assert document["status"] == "ok"
+            assert "The database is at revision newer, which this code doesn't have" in document["warning"]
         else:
             check_problem(
                 client.get("/ready"), 503, "The database is at revision newer, which this code doesn't have"

@@ -211,7 +211,7 @@ def test_waiting_fails_at_once_for_a_database_that_does_not_exist(empty: URL) ->
     began = monotonic()
     done = run("echo", "app", env=environment(WAIT_FOR_DB="True", **database(empty.set(database="nowhere"))))
     assert (done.returncode, done.stdout) == (1, "")
-    assert 'Database "nowhere" does not exist: create it' in done.stderr
+    assert 'The database "nowhere" does not exist: create it' in done.stderr
     assert monotonic() - began < 10
 
 

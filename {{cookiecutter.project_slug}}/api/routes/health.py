@@ -18,6 +18,7 @@ async def health() -> dict[str, str]:
 @router.get("/ready")
 async def ready(services: ServicesOf) -> dict[str, str]:
     """Tell whether the database answers and is at the revision that this code needs."""
-    if problem := await services.readiness.problem():
+    problem, warning = await services.readiness.check()
+    if problem:
         raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, problem)
-    return {"status": "ok"}
+    return {"status": "ok"} | ({"warning": warning} if warning else {})

@@ -16,10 +16,11 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 log = logging.getLogger("alembic.lock")
 
@@ -28,7 +29,7 @@ POLL = 0.25
 REPORT_EVERY = 5
 
 HOLDER = text("""
-    SELECT a.pid, a.application_name, to_char(a.backend_start, 'HH24:MI:SS')
+    SELECT a.pid, a.application_name, to_char(a.state_change, 'HH24:MI:SS')
       FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
      WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -41,16 +42,19 @@ def gate(connection: Connection, wait: float) -> Iterator[None]:
     """Hold the gate for as long as the block lasts; `connection` must be in autocommit mode.
 
     Raises:
-        CommandError: if another process still holds it after `wait` seconds.
+        CommandError: if another process still holds it after `wait` seconds, or through a pooler.
     """
+    _refuse_pooler(connection)
+    notice_lost_clients(connection)
     key = _key(connection, "gate")
-    _warn_of_pooler(connection)
     _acquire(connection, key, wait)
     try:
         yield
     finally:
-        if not connection.closed and not connection.invalidated:
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
+        # A connection that broke meanwhile has let go of it already.
+        with suppress(DBAPIError):
+            if not connection.closed and not connection.invalidated:
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
 
 
 def take_work_lock(connection: Connection, wait: float) -> None:
@@ -81,7 +85,7 @@ def _acquire(connection: Connection, key: int, wait: float) -> None:
         if now - began >= wait:
             raise CommandError(
                 f"Another process still migrates after {wait:.0f} s: {_holder(connection, key)}. Wait for "
-                "it, or end it with SELECT pg_terminate_backend(pid); MIGRATE_LOCK_TIMEOUT sets how long to wait."
+                "it, or stop that process on its host. MIGRATE_LOCK_TIMEOUT sets how long to wait."
             )
         if now - reported >= REPORT_EVERY or reported == began:
             log.warning(f"Waiting for another process that migrates: {_holder(connection, key)}.")
@@ -98,11 +102,24 @@ def _holder(connection: Connection, key: int) -> str:
     )
 
 
-def _warn_of_pooler(connection: Connection) -> None:
-    """Say so if a pooler is in between: it may give the lock's session to somebody else."""
+def notice_lost_clients(connection: Connection) -> None:
+    """Have the server end the session within half a minute where this host vanishes without a word."""
+    for setting, value in (("idle", 15), ("interval", 5), ("count", 3)):
+        connection.execute(text(f"SET tcp_keepalives_{setting} = {value}"))
+    connection.commit()
+
+
+def _refuse_pooler(connection: Connection) -> None:
+    """Refuse a pooler: it may give the lock's session, and what is set in it, to somebody else.
+
+    A pooler answers with a process id of its own making when the connection is opened.
+    """
     told = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
-    if connection.scalar(text("SELECT pg_backend_pid()")) != told:
-        log.warning(
-            "The connection goes through a pooler, where a lock can get lost. Set "
-            "MIGRATE_DATABASE_URL (or MIGRATE_DB_HOST and MIGRATE_DB_PORT) to the database's own address."
+    actual = connection.scalar(text("SELECT pg_backend_pid()"))
+    connection.rollback()
+    if actual != told:
+        raise CommandError(
+            "The connection goes through a pooler, where a lock gets lost and settings leak into the "
+            "service. Set MIGRATE_DATABASE_URL, or MIGRATE_DB_HOST and MIGRATE_DB_PORT, to the database's "
+            "own address."
         )

@@ -6,7 +6,7 @@ waits a few seconds, gives up, lets the queue through, and comes back.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
+from db.migrations.lock import notice_lost_clients
 from db.migrations.options import Options
 
 log = logging.getLogger("alembic.patience")
@@ -31,7 +32,11 @@ INVALID_INDEXES = text("""
       JOIN pg_class c ON c.oid = i.indexrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE NOT i.indisvalid AND c.relkind = 'i'
-       AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = c.oid)
+       -- Not one that is being built: that takes this lock, as a vacuum does, on the table.
+       AND NOT EXISTS (
+           SELECT FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE l.relation = i.indrelid AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted
+              AND a.backend_type IS DISTINCT FROM 'autovacuum worker')
 """)
 
 
@@ -42,34 +47,43 @@ def migrate_patiently(connection: Connection, options: Options, migrate: Callabl
         CommandError: when the tries are used up, or the role or the database can't do it at all.
     """
     _set_up(connection, options)
-    _report_invalid_indexes(connection)
+    known = _report_invalid_indexes(connection)
     for attempt in range(1, options.ddl_retries + 2):
         try:
             migrate()
             break
         except DBAPIError as error:
             code = getattr(error.orig, "sqlstate", None)
-            invalid = _report_invalid_indexes(connection)
+            if error.connection_invalidated:
+                raise CommandError(
+                    f"The connection to the database broke: the revision under way is rolled back, finished "
+                    f"ones stay. Run it again once the database answers. It says: {error.orig}"
+                ) from error
+            connection.rollback()
+            connection.execute(text(_lock_timeout(options)))
+            connection.commit()
+            invalid = _report_invalid_indexes(connection, known)
             if code in EXPLAINED:
                 raise CommandError(f"{EXPLAINED[code]} The database says: {error.orig}") from None
             # With half an index there, another try would find the name taken, or be content with it.
             if code not in {LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED} or invalid:
                 raise CommandError(
                     f"A revision failed and was rolled back; those before it stay. {error}\n"
-                    "For the whole traceback: alembic --raiseerr -c db/alembic.ini upgrade head"
+                    "For the whole traceback, put --raiseerr behind alembic."
                 ) from error
             _pause(attempt, options)
     _flush(connection)
-    _report_invalid_indexes(connection)
+    _report_invalid_indexes(connection, known)
 
 
 def _set_up(connection: Connection, options: Options) -> None:
     """Set up the session, with SET since a pooler refuses options at the start of a connection."""
-    timeout = f"SET lock_timeout = {int(options.ddl_lock_timeout * 1000)}"
+    timeout = _lock_timeout(options)
     connection.execute(text(timeout))
     # A transaction for each revision, but no wait for the disk after each of them, see _flush.
     connection.execute(text("SET synchronous_commit = off"))
     connection.commit()
+    notice_lost_clients(connection)
     # The server then notices within half a second that this process was killed, even while a long
     # statement runs. Some systems don't offer it.
     with suppress(DBAPIError):
@@ -114,13 +128,18 @@ def _pause(attempt: int, options: Options) -> None:
     time.sleep(seconds)
 
 
-def _report_invalid_indexes(connection: Connection) -> bool:
-    """Name the indexes that a failed or killed CREATE INDEX CONCURRENTLY left; return if there are any."""
+def _lock_timeout(options: Options) -> str:
+    # For the server 0 means for ever.
+    return f"SET lock_timeout = {max(1, min(int(options.ddl_lock_timeout * 1000), 2**31 - 1))}"
+
+
+def _report_invalid_indexes(connection: Connection, known: Set[str] = frozenset()) -> frozenset[str]:
+    """Name the indexes that a failed CREATE INDEX CONCURRENTLY left, but for the `known`; return them."""
     connection.rollback()
-    indexes = connection.scalars(INVALID_INDEXES).all()
+    indexes = frozenset(connection.scalars(INVALID_INDEXES)) - known
     connection.rollback()
-    for index in indexes:
+    for index in sorted(indexes):
         log.warning(
             "The index %s is invalid, left half-made. Remove it: DROP INDEX CONCURRENTLY %s;", index, index
         )
-    return bool(indexes)
+    return indexes

@@ -66,7 +66,18 @@ class Runner:
             take_work_lock(connection, self.options.lock_timeout)
             # Another process may have done the work while this one waited.
             if self._has_work(connection):
-                migrate_patiently(connection, self.options, lambda: self.migrate(connection))
+                began_at = states.read(connection, self.script).current
+
+                def migrate() -> None:
+                    # "-2" counts from where the database is, so a second try would go further than asked.
+                    if self.command != "upgrade" and states.read(connection, self.script).current != began_at:
+                        raise CommandError(
+                            "A table stayed in use, and part of the way is done. See where the database is, "
+                            "and go on from there: alembic -c db/alembic.ini current"
+                        )
+                    self.migrate(connection)
+
+                migrate_patiently(connection, self.options, migrate)
                 states.record_lineage(connection, self.script)
 
     def _has_work(self, connection: Connection) -> bool:
@@ -96,7 +107,14 @@ def run(
         try:
             runner = Runner(command, script, Options.read(os.environ, arguments), migrate)
             name = f"alembic {command} on {socket.gethostname()}"[:63]
-            arguments_of_libpq = {"application_name": name, "connect_timeout": ATTEMPT_SECONDS}
+            arguments_of_libpq = {
+                "application_name": name,
+                "connect_timeout": ATTEMPT_SECONDS,
+                "prepare_threshold": None,
+                "keepalives_idle": 30,
+                "keepalives_interval": 10,
+                "keepalives_count": 3,
+            }
             runner.run(
                 create_engine(migration_url(), poolclass=pool.NullPool, connect_args=arguments_of_libpq)
             )

@@ -1,13 +1,19 @@
 """How the database stands to the code: at head, behind it, or at a revision the code doesn't know."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData, Table, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.schema import SetTableComment
+
+log = logging.getLogger("alembic.state")
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+UNDEFINED_TABLE = "42P01"
 
 CURRENT = text("SELECT version_num FROM alembic_version")
 LINEAGE = text("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
@@ -37,9 +43,11 @@ class State:
 def compare(current: Iterable[str], script: ScriptDirectory) -> State:
     """Compare the database's `current` revisions with the files of `script`."""
     found = frozenset(current)
-    return State(
-        found, frozenset(script.get_heads()), tuple(sorted(r for r in found if not _knows(script, r)))
-    )
+    try:
+        heads = frozenset(script.get_heads())
+    except KeyError as error:
+        raise CommandError(f"A revision follows {error}, which has no file: get that file back.") from None
+    return State(found, heads, tuple(sorted(r for r in found if not _knows(script, r))))
 
 
 def read(connection: Connection, script: ScriptDirectory) -> State:
@@ -47,9 +55,12 @@ def read(connection: Connection, script: ScriptDirectory) -> State:
     try:
         current = connection.scalars(CURRENT).all()
     except ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", "") != "42P01":  # undefined_table: nothing has run yet
-            raise
-        current = []
+        if getattr(error.orig, "sqlstate", "") != UNDEFINED_TABLE:
+            raise CommandError(
+                f"The revision can't be read. Migrate as the role that owns alembic_version: see "
+                f"MIGRATE_DB_USER. The database says: {error.orig}"
+            ) from None
+        current = []  # nothing has run yet
     connection.rollback()
     return compare(current, script)
 
@@ -92,8 +103,12 @@ def record_lineage(connection: Connection, script: ScriptDirectory) -> None:
     (head,) = current
     path = [revision.revision for revision in script.iterate_revisions(head, "base")][:LINEAGE_LENGTH]
     table = Table("alembic_version", MetaData(), comment=LINEAGE_MARK + " ".join(reversed(path)))
-    connection.execute(SetTableComment(table))
-    connection.commit()
+    try:
+        connection.execute(SetTableComment(table))
+        connection.commit()
+    except DBAPIError as error:  # only a help for messages: what was migrated is migrated
+        connection.rollback()
+        log.warning("The path of revisions isn't recorded for older images: %s", error.orig)
 
 
 def _knows(script: ScriptDirectory, revision: str) -> bool:
