@@ -262,7 +262,7 @@ class Roles:
         self.database = database
         self.number = next(NUMBERS)
         self.blocks = [self._own(block.text) for block in blocks_of(workspace) if block.language == "sql"]
-        self.create, self.hand_over = self.blocks
+        self.create, self.hand_over, self.protect = self.blocks
 
     def name(self, role: str) -> str:
         return f"{role}_{os.getpid()}_{self.number}"
@@ -319,9 +319,15 @@ def check_roles(roles: Roles, code: Code) -> None:
     owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname IN ('public', 'later')"
     assert roles.database.rows(owners) == [(roles.name("migrator"),)]
 
+    with roles.connect("migrator", "change-me") as migrator:
+        migrator.execute(roles.protect)
     with roles.connect("app", "change-me-too") as app:
+        assert app.execute("SELECT version_num FROM alembic_version").fetchall() == [("later",)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            app.execute("UPDATE alembic_version SET version_num = 'elsewhere'")
         for schema, table in app.execute(
-            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN ('public', 'later')"
+            "SELECT schemaname, tablename FROM pg_tables"
+            " WHERE schemaname IN ('public', 'later') AND tablename <> 'alembic_version'"
         ).fetchall():
             name = sql.Identifier(schema, table)
             app.execute(sql.SQL("SELECT * FROM {}").format(name))
