@@ -5,9 +5,11 @@ A provider's own message may hold parts of a key or of a prompt, so none is ever
 
 from http import HTTPStatus
 
+from psycopg.errors import UndefinedColumn, UndefinedTable
 from pydantic_ai import exceptions as ai
 from pydantic_ai.conversation_store import ConversationConflict
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
 class RunError(Exception):
@@ -29,6 +31,7 @@ FAILURES: tuple[tuple[type[Exception], HTTPStatus, str], ...] = (
         "Another run changed the conversation meanwhile. Send it again.",
     ),
     (OperationalError, HTTPStatus.SERVICE_UNAVAILABLE, "The database can't be reached."),
+    (PoolTimeoutError, HTTPStatus.SERVICE_UNAVAILABLE, "The database is too busy for now."),
     (ai.RunTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "The run took longer than AGENT_TIMEOUT allows."),
     (ai.ModelTimeoutError, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
     (ai.ModelRequestTimeout, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
@@ -69,6 +72,11 @@ def explain(error: Exception) -> RunError:
     """Say what an error of a run means for its caller."""
     if isinstance(error, RunError):
         return error
+    if isinstance(error, ProgrammingError) and isinstance(error.orig, (UndefinedTable, UndefinedColumn)):
+        return RunError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "The database's tables are not those that this code needs: /ready says what to do.",
+        )
     for kind, status, detail in FAILURES:
         if isinstance(error, kind):
             return RunError(status, detail, retry_after=getattr(error, "retry_after", None))

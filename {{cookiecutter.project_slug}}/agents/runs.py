@@ -5,7 +5,7 @@ No database connection is held while the model thinks: there is one transaction 
 
 import logging
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -25,7 +25,7 @@ from agents.failures import RunError, explain
 from agents.models import NoModelError
 from agents.registry import AGENTS
 from agents.settings import AgentSettings
-from agents.store import USAGE, DatabaseConversationStore, record_columns
+from agents.store import USAGE, DatabaseConversationStore, encodable, record_columns
 from db import tables
 from db.tables import RunStatus
 
@@ -70,6 +70,7 @@ class Runner:
         self._store = store
         self._model = model
         self._settings = settings
+        self._underway: set[uuid.UUID] = set()
 
     async def start(self, agent_id: str, text: str, conversation_id: str | None) -> StartedRun:
         """Note the start of a run, in a new conversation or in the one with the id.
@@ -101,7 +102,12 @@ class Runner:
                 )
         except IntegrityError as error:  # Somebody deleted it since it was loaded.
             raise _no_conversation(conversation_id) from error
+        self._underway.add(run.id)
         return run
+
+    async def close(self) -> None:
+        """Write the end of the runs still underway: the process stops before they can do it themselves."""
+        await self._end(self._underway, RunStatus.CANCELLED)
 
     async def answer(self, run: StartedRun) -> Answer:
         """Run the agent and return its answer once all of it is stored.
@@ -114,7 +120,7 @@ class Runner:
         except Exception as error:
             raise await self._fail(run, error) from error
         except BaseException:
-            await self._end(run, RunStatus.CANCELLED)
+            await self._end([run.id], RunStatus.CANCELLED)
             raise
 
     async def stream(self, run: StartedRun) -> AsyncGenerator[StartedRun | AgentStreamEvent | Answer]:
@@ -137,7 +143,7 @@ class Runner:
         except Exception as error:
             raise await self._fail(run, error) from error
         except BaseException:
-            await self._end(run, RunStatus.CANCELLED)
+            await self._end([run.id], RunStatus.CANCELLED)
             raise
         yield answer
 
@@ -154,8 +160,8 @@ class Runner:
     async def _save(self, run: StartedRun, result: AgentRunResult[str]) -> Answer:
         await self._store.save(result)
         usage = _usage_of(run, result)
-        await self._end(run, RunStatus.SUCCEEDED, usage=USAGE.dump_python(usage, mode="json"))
-        return Answer(run, result.output, usage)
+        await self._end([run.id], RunStatus.SUCCEEDED, usage=USAGE.dump_python(usage, mode="json"))
+        return Answer(run, encodable(result.output), usage)
 
     async def _fail(self, run: StartedRun, error: Exception) -> RunError:
         failure = explain(error)
@@ -163,21 +169,24 @@ class Runner:
             logger.error("Run %s failed", run.id, exc_info=error)
         else:
             logger.warning("Run %s failed: %s: %s", run.id, type(error).__name__, failure.detail)
-        try:
-            await self._end(run, RunStatus.FAILED, error=failure.detail)
-        except SQLAlchemyError:
-            logger.exception("The end of run %s could not be written", run.id)
+        await self._end([run.id], RunStatus.FAILED, error=failure.detail)
         return failure
 
-    async def _end(self, run: StartedRun, status: RunStatus, **values: Any) -> None:
-        # A run that is being cancelled still gets its row written.
-        with anyio.CancelScope(shield=True):
-            async with self._sessions.begin() as session:
-                await session.execute(
-                    update(tables.Run)
-                    .where(tables.Run.id == run.id)
-                    .values(status=status, finished_at=func.now(), **values)
-                )
+    async def _end(self, runs: Iterable[uuid.UUID], status: RunStatus, **values: Any) -> None:
+        # What the caller gets stands by now: an answer that is stored doesn't fail for want of this row.
+        if not (ids := list(runs)):
+            return
+        table = tables.Run
+        ended = update(table).where(table.id.in_(ids), table.status == RunStatus.RUNNING)
+        try:
+            # A run that is being cancelled still gets its row written.
+            with anyio.CancelScope(shield=True):
+                async with self._sessions.begin() as session:
+                    await session.execute(ended.values(status=status, finished_at=func.now(), **values))
+        except SQLAlchemyError:
+            logger.exception("The end could not be written of run %s", ", ".join(map(str, ids)))
+        finally:
+            self._underway.difference_update(ids)
 
 
 async def _insert_conversation(session: AsyncSession, conversation: Conversation, text: str) -> None:

@@ -272,6 +272,12 @@ def _delete_unreached(tips: Sequence[str]) -> Any:
 ESCAPE = "\x1a"
 UNSTORABLE = re.compile("[\x00\x1a\ud800-\udfff]")
 ESCAPED = re.compile("\x1a([0-9a-f]{4})")
+HALVES = re.compile("[\ud800-\udfff]")
+
+
+def encodable(text: str) -> str:
+    """Return the text without halves of surrogate pairs, which a model or a tool may well write."""
+    return HALVES.sub("\ufffd", text)
 
 
 def storable(value: Any) -> Any:

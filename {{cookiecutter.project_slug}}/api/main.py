@@ -55,6 +55,7 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
             chosen = model or _choose_model(agent_settings.model, settings.runtime_env, env)
             runner = Runner(sessions, store, chosen, agent_settings)
             yield {"services": Services(Readiness(engine, when_ahead), runner, store)}
+            await runner.close()
         finally:
             await engine.dispose()
             if database.url is None:

@@ -3,6 +3,7 @@
 https://www.rfc-editor.org/rfc/rfc9457
 """
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from math import ceil
@@ -11,10 +12,12 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from agents.failures import RunError, explain
+
+logger = logging.getLogger(__name__)
 
 # How the documentation describes them.
 OPENAPI: dict[str, Any] = {
@@ -48,7 +51,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(RunError, _run_failed)
-    app.add_exception_handler(OperationalError, _run_failed)
+    app.add_exception_handler(SQLAlchemyError, _database)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -75,6 +78,13 @@ def _run_failed(request: Request, error: Exception) -> ProblemResponse:
     failure = explain(error)
     headers = {"Retry-After": str(ceil(failure.retry_after))} if failure.retry_after is not None else None
     return _answer(problem(failure.status, failure.detail), headers)
+
+
+def _database(request: Request, error: Exception) -> ProblemResponse:
+    if explain(error).status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise error  # as any other that nobody foresaw, traceback included
+    logger.warning("The database failed: %s", getattr(error, "orig", None) or error)
+    return _run_failed(request, error)
 
 
 def _unforeseen(request: Request, error: Exception) -> ProblemResponse:

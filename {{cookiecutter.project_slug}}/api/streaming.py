@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from agents.store import encodable
+
 T = TypeVar("T")
 
 # Load balancers close a connection on which nothing moves, AWS' after 60 seconds.
@@ -25,7 +27,7 @@ PING = b": ping\n\n"
 
 def event(name: str, data: Any) -> bytes:
     """Write one event; `data` goes as JSON, which is always a single line."""
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    return f"event: {name}\ndata: {encodable(json.dumps(data, ensure_ascii=False))}\n\n".encode()
 
 
 class EventStream(Response):

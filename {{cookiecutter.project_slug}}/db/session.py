@@ -31,6 +31,7 @@ def async_engine(url: URL | None = None, *, application_name: str = "api") -> As
         _with_defaults(url, application_name),
         connect_args={"prepare_threshold": None},
         pool_pre_ping=True,
+        hide_parameters=True,  # what users say has no place in the log
     )
 
 

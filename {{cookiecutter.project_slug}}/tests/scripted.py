@@ -40,6 +40,8 @@ async def obey(messages: list[ModelMessage]) -> str:
         await asyncio.sleep(float(rest))
     if verb == "fail":
         raise ERRORS[rest]
+    if verb == "half":
+        return "x\ud83dy"
     return f"Heard {len(prompts)}: {prompts[-1]}"
 
 

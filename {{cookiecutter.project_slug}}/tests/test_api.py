@@ -243,6 +243,74 @@ def test_run_is_cancelled_when_the_caller_leaves(
     assert ask(scripted, "again", conversation).json()["output"] == "Heard 2: again"
 
 
+@pytest.mark.parametrize("headers", [{}, SSE], ids=["json", "events"])
+def test_half_of_a_surrogate_pair_is_replaced(scripted: httpx.Client, headers: dict[str, str]) -> None:
+    response = ask(scripted, "half", headers=headers)
+    answer = events(response)[-1][1] if headers else response.json()
+    assert answer["output"].removeprefix("Well. ") == "x\ufffdy"
+    messages = scripted.get(f"/v1/conversations/{answer['conversation_id']}").json()["messages"]
+    assert messages[-1]["content"] == answer["output"]
+
+
+def test_answer_that_is_stored_counts_though_its_row_cannot_be_written(
+    scripted: httpx.Client, database: URL
+) -> None:
+    conversation = ask(scripted, "hello").json()["conversation_id"]
+    engine = sync_engine(database)
+    kill = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND query LIKE 'UPDATE runs%'"
+    )
+    with ThreadPoolExecutor(1) as pool, engine.connect() as lock, engine.connect() as admin:
+        answer = pool.submit(ask, scripted, "sleep 1", conversation)
+        deadline = time.monotonic() + 10
+        while len(run_rows(database, conversation)) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        lock.execute(text("LOCK TABLE runs IN SHARE MODE"))
+        while not admin.execute(kill).all():
+            admin.rollback()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert answer.result().json()["output"] == "Heard 2: sleep 1"
+    engine.dispose()
+    assert ask(scripted, "again", conversation).json()["output"] == "Heard 3: again"
+
+
+@pytest.mark.parametrize("headers", [{}, SSE], ids=["json", "events"])
+def test_run_that_the_end_of_the_service_cuts_off_is_cancelled(
+    database: URL, logs: Path, headers: dict[str, str]
+) -> None:
+    grace = {"UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN": "1"}
+    with ThreadPoolExecutor(1) as pool:
+        with serving(logs / "cut-off", database, "tests.scripted:app", **grace) as client:
+            conversation = ask(client, "hello").json()["conversation_id"]
+            answer = pool.submit(ask, client, "sleep 15", conversation, headers=headers)
+            deadline = time.monotonic() + 10
+            while len(run_rows(database, conversation)) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        assert answer.exception() is not None
+    assert [row.status for row in run_rows(database, conversation)] == ["succeeded", "cancelled"]
+
+
+def test_log_of_a_failed_statement_has_no_words_of_the_user(
+    new_database: Callable[[], URL], logs: Path
+) -> None:
+    url = new_database()
+    engine = sync_engine(url)
+    with engine.connect() as connection:
+        command.upgrade(alembic_config_for(connection), "head")
+        connection.execute(text("ALTER TABLE conversations ALTER title TYPE integer USING NULL"))
+        connection.commit()
+    engine.dispose()
+    with serving(logs / "words", url, "tests.scripted:app") as client:
+        check_problem(ask(client, "between us"), 500, "log")
+    log = (logs / "words").read_text(encoding="utf-8")
+    assert "DatatypeMismatch" in log
+    assert "between us" not in log
+
+
 def test_production_wants_the_token(prd: httpx.Client) -> None:
     for headers in ({}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": "Basic eDp5"}):
         response = prd.get("/v1/agents", headers=headers)
@@ -262,6 +330,7 @@ def test_production_without_a_key_names_the_variable(prd: httpx.Client) -> None:
 
 def test_readiness_follows_the_revision(prd: httpx.Client, empty_database: URL) -> None:
     check_problem(prd.get("/ready"), 503, "no tables yet. Run: alembic -c db/alembic.ini upgrade head")
+    check_problem(prd.get("/v1/conversations", headers=BEARER), 503, "/ready says what to do")
     engine = sync_engine(empty_database)
     with engine.connect() as connection:
         command.upgrade(alembic_config_for(connection), "head")
