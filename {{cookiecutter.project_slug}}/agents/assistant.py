@@ -1,13 +1,17 @@
-"""A general assistant. Copy this module to start an agent of your own, and name it in the registry."""
+"""A general assistant. Copy this module to start an agent of your own."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic_ai import Agent, ModelRetry
 
+from agents.deps import Deps
+
 # The model is chosen for each run, see agents/models.py.
-assistant = Agent(
-    name="assistant",
+AGENT = Agent(
+    name="Assistant",
+    description="Answers questions and knows the time.",
+    deps_type=Deps,
     instructions=(
         "You are a helpful assistant. Answer in the language of the question, briefly and plainly. "
         "Say so when you don't know something."
@@ -15,7 +19,7 @@ assistant = Agent(
 )
 
 
-@assistant.tool_plain
+@AGENT.tool_plain
 def current_time(time_zone: str = "UTC") -> str:
     """Tell the date and time of now.
 
