@@ -51,4 +51,4 @@ class Incident(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     # An owner's list is read newest first.
-    __table_args__ = (Index("ix_incidents_owner_created_at", "owner", "created_at", "id"),)
+    __table_args__ = (Index("ix_incidents_owner_created_at", "owner", "created_at"),)
