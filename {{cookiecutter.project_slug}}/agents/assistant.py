@@ -30,7 +30,7 @@ def current_time(time_zone: str = "UTC") -> str:
     """
     try:
         zone = UTC if time_zone == "UTC" else ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ModelRetry(
             f"There is no time zone {time_zone!r}: use an IANA name such as Europe/Berlin."
         ) from error
