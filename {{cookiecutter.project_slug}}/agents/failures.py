@@ -23,6 +23,13 @@ class RunError(Exception):
         self.retry_after = retry_after
 
 
+# Told to whoever waits for a run that the end of its process cut off.
+INTERRUPTED = RunError(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "The service stopped before the run had ended. Send it again.",
+    retry_after=1,
+)
+
 # The first that fits counts.
 FAILURES: tuple[tuple[type[Exception], HTTPStatus, str], ...] = (
     (
@@ -33,6 +40,7 @@ FAILURES: tuple[tuple[type[Exception], HTTPStatus, str], ...] = (
     (OperationalError, HTTPStatus.SERVICE_UNAVAILABLE, "The database can't be reached."),
     (PoolTimeoutError, HTTPStatus.SERVICE_UNAVAILABLE, "The database is too busy for now."),
     (ai.RunTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "The run took longer than AGENT_TIMEOUT allows."),
+    (ai.RunCancelled, HTTPStatus.CONFLICT, "The run was cancelled."),
     (ai.ModelTimeoutError, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
     (ai.ModelRequestTimeout, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
     (

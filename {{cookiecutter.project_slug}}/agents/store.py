@@ -28,6 +28,7 @@ from pydantic_ai.messages import ModelMessagesTypeAdapter
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 from sqlalchemy import (
+    ColumnElement,
     Text,
     and_,
     delete,
@@ -65,6 +66,9 @@ class ConversationSummary(NamedTuple):
     updated_at: datetime
 
 
+SUMMARY = tuple(getattr(tables.Conversation, name) for name in ConversationSummary._fields)
+
+
 class DatabaseConversationStore(ConversationStore):
     """Keeps conversations in `conversations` and `conversation_entries`.
 
@@ -92,13 +96,32 @@ class DatabaseConversationStore(ConversationStore):
         async with self._sessions() as session:
             return [_record(row) for row in await session.scalars(query)]
 
-    async def read_summaries(self, *, limit: int) -> Sequence[ConversationSummary]:
-        """Return what a list shows of the conversations, the last saved first."""
+    async def read_summaries(
+        self, scope: str, *, limit: int, start: ColumnElement[bool] | None = None
+    ) -> Sequence[ConversationSummary]:
+        """Return what a list shows of a scope's conversations, the last saved first, from `start` on."""
         table = tables.Conversation
-        query = select(table.id, table.title, table.created_at, table.updated_at)
-        query = query.order_by(table.updated_at.desc()).limit(limit)
+        query = select(*SUMMARY).where(table.scope == scope)
+        if start is not None:
+            query = query.where(start)
+        query = query.order_by(table.updated_at.desc(), table.id.desc()).limit(limit)
         async with self._sessions() as session:
             return [ConversationSummary(*row) for row in await session.execute(query)]
+
+    async def read_summary(self, conversation_id: str, scope: str) -> ConversationSummary | None:
+        """Return the same of one conversation, or None."""
+        query = select(*SUMMARY).where(*_in_scope(conversation_id, scope))
+        async with self._sessions() as session:
+            row = (await session.execute(query)).one_or_none()
+        return None if row is None else ConversationSummary(*row)
+
+    async def rename(self, conversation_id: str, scope: str, title: str) -> ConversationSummary | None:
+        """Give a conversation another title. Return what a list shows of it, or None where there is none."""
+        table = tables.Conversation
+        statement = update(table).where(*_in_scope(conversation_id, scope)).values(title=title)
+        async with self._sessions.begin() as session:
+            row = (await session.execute(statement.returning(*SUMMARY))).one_or_none()
+        return None if row is None else ConversationSummary(*row)
 
     async def write_record(
         self,
@@ -196,6 +219,11 @@ class DatabaseConversationStore(ConversationStore):
         ]
 
 
+def used(usage: RunUsage) -> dict[str, Any]:
+    """Return a usage as JSON has it, without all that is zero or unknown."""
+    return {name: value for name, value in USAGE.dump_python(usage, mode="json").items() if value}
+
+
 def record_columns(record: ConversationRecord) -> dict[str, Any]:
     """Return the record as the values of a row of `conversations`."""
     return {
@@ -227,6 +255,10 @@ def _record(row: tables.Conversation) -> ConversationRecord:
         revision=row.revision,
         updated_at=row.updated_at,
     )
+
+
+def _in_scope(conversation_id: str, scope: str) -> tuple[ColumnElement[bool], ...]:
+    return tables.Conversation.id == conversation_id, tables.Conversation.scope == scope
 
 
 def _entry_rows(entries: Sequence[ConversationEntry]) -> list[dict[str, Any]]:

@@ -8,18 +8,19 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from pydantic_ai.models import Model
 from pydantic_ai.models.function import FunctionModel
 
+from agents.callers import Keys
 from agents.models import NoModelError, resolve_model
 from agents.runs import Runner
 from agents.settings import AgentSettings
 from agents.store import DatabaseConversationStore
+from agents.upkeep import upkeep
 from api import problems
-from api.auth import token_required
 from api.readiness import Readiness
-from api.routes import agents, conversations, health
+from api.routes import routers
 from api.services import Services
 from api.settings import ApiSettings
 from db import embedded
@@ -54,27 +55,27 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
             store = DatabaseConversationStore(sessions)
             chosen = model or _choose_model(agent_settings.model, settings.runtime_env, env)
             runner = Runner(sessions, store, chosen, agent_settings)
-            yield {"services": Services(Readiness(engine, when_ahead), runner, store)}
-            await runner.close()
+            readiness = Readiness(engine, when_ahead)
+            async with upkeep(runner, agent_settings):
+                yield {"services": Services(settings, readiness, Keys(sessions), runner, store)}
+                await runner.close()
         finally:
             await engine.dispose()
             if database.url is None:
                 embedded.stop()
 
-    in_dev = settings.runtime_env is RuntimeEnv.DEV
     app = FastAPI(
         title=project["name"],
         description=project["description"],
         version=project["version"],
         lifespan=lifespan,
-        openapi_url="/openapi.json" if in_dev else None,
+        openapi_url="/openapi.json" if settings.docs else None,
         redoc_url=None,
         responses={"4XX": problems.OPENAPI, "5XX": problems.OPENAPI},
     )
     problems.install(app)
-    app.include_router(health.router)
-    for router in (agents.router, conversations.router):
-        app.include_router(router, dependencies=[Depends(token_required(settings.token))])
+    for router in routers(settings):
+        app.include_router(router)
     return app
 
 

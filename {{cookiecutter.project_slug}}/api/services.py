@@ -5,16 +5,20 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from agents.callers import Keys
 from agents.runs import Runner
 from agents.store import DatabaseConversationStore
 from api.readiness import Readiness
+from api.settings import ApiSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """One of each for the whole process."""
 
+    settings: ApiSettings
     readiness: Readiness
+    keys: Keys
     runner: Runner
     store: DatabaseConversationStore
 

@@ -78,7 +78,7 @@ class RunEvents(Base):
     __tablename__ = "run_events"
 
     run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
-    first: Mapped[int] = mapped_column(primary_key=True, comment="the number of the first of them")
+    last: Mapped[int] = mapped_column(primary_key=True, comment="the number of the last of them")
     events: Mapped[str] = mapped_column(comment="JSON: [[name, data], ...]")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
