@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.command_blocks import Block, broken_links, check_names, read_blocks, run_blocks
-from tests.conftest import ROOT, UV, Workspace
+from tests.conftest import ROOT, Workspace
 
 # The commands that people know by heart, to the letter, for the slug agent-api.
 FIXED_COMMANDS = """
@@ -36,16 +35,6 @@ TASK_ARN=$(aws ecs list-tasks --cluster $ECS_CLUSTER --query "taskArns[0]" --out
 CONTAINER_NAME=prd-agent-api
 aws ecs execute-command --cluster $ECS_CLUSTER --task $TASK_ARN --container $CONTAINER_NAME --interactive --command "alembic -c db/alembic.ini upgrade head"
 """.strip().splitlines()
-
-
-@pytest.fixture
-def shell_environment(tmp_path: Path) -> dict[str, str]:
-    """The environment of a newcomer's terminal: uv is on PATH, what the template's tests use isn't."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "uv").symlink_to(shutil.which(UV) or UV)
-    path = [str(programs), *(part for part in os.environ["PATH"].split(os.pathsep) if part != str(UV.parent))]
-    return {**os.environ, "PATH": os.pathsep.join(path)}
 
 
 def blocks_of(workspace: Workspace, document: str) -> list[Block]:
@@ -131,7 +120,9 @@ def test_the_column_of_the_guide(workspace: Workspace) -> None:
 def test_the_commands_of_the_readme(workspace: Workspace, shell_environment: dict[str, str]) -> None:
     # The workspace's own tests run in full elsewhere; here it is the command that counts.
     environment = {**shell_environment, "PYTEST_ADDOPTS": "-k settings"}
-    printed = run_blocks(blocks_of(workspace, "README.md"), workspace.path, environment)
+    # tests/test_walkthrough.py does what this section says.
+    blocks = [block for block in blocks_of(workspace, "README.md") if block.heading != "Add an agent"]
+    printed = run_blocks(blocks, workspace.path, environment)
     first = printed["Five minutes"]
     assert '"id":"assistant"' in first
     assert '"conversation_id":"' in first
