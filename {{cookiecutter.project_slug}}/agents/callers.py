@@ -7,23 +7,27 @@ guess from a hash however fast the hash is, so the slow ones made for people's p
 import re
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from hmac import compare_digest
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from pydantic_ai.usage import RunUsage
-from sqlalchemy import case, func, literal_column, or_, select, text, update
+from sqlalchemy import ColumnElement, case, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from agents.failures import RunError
 from db import tables
+
+if TYPE_CHECKING:
+    from pydantic_ai.usage import RunUsage
+
+    from agents.failures import RunError
 
 KEY = re.compile(r"ak_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{64})")
 # So long a key that was revoked, or whose limits were changed, may go on as before.
 CACHE_SECONDS = 10
-TODAY = literal_column("(now() AT TIME ZONE 'UTC')::date")
+TODAY: ColumnElement[date] = literal_column("(now() AT TIME ZONE 'UTC')::date")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,40 +89,34 @@ class Keys:
 async def admit(session: AsyncSession, caller: Caller) -> None:
     """Count a run that starts against the caller's limits, which hold over all replicas.
 
-    Call it last in the transaction: until that ends, other runs of the same key wait here. Tokens are
-    known only when a run has ended, so those underway may go beyond the day's limit.
+    Call it last in the transaction: until that ends, other runs of the same key wait here. What a run
+    uses is known at its end only, so those underway may go beyond the day's tokens.
 
     Raises:
         RunError: for a run too many.
     """
     if caller.tokens_per_day is not None:
         usage = tables.ApiKeyUsage
-        tokens = select(usage.input_tokens + usage.output_tokens).filter_by(owner=caller.owner, day=TODAY)
-        midnight = select(
-            text("extract(epoch FROM date_trunc('day', now(), 'UTC') + '1 day' - now())::float")
-        )
-        if (await session.scalar(tokens) or 0) >= caller.tokens_per_day:
-            limit = f"{caller.tokens_per_day} tokens a day (UTC)"
-            raise _too_many(limit, await session.scalar(midnight))
+        used = select(usage.input_tokens + usage.output_tokens).filter_by(owner=caller.owner, day=TODAY)
+        if (await session.scalar(used) or 0) >= caller.tokens_per_day:
+            raise _too_many(f"{caller.tokens_per_day} tokens a day (UTC)", 86400)
     if caller.requests_per_minute is not None:
-        key = tables.ApiKey
-        over = key.window_started_at + text("interval '1 minute'") <= func.now()
+        key, minute = tables.ApiKey, func.date_trunc("minute", func.now())
+        # One statement, which sees what the one that it waited for has written. That may be of a later minute.
+        counting = key.window_started_at >= minute
         counted = (
             update(key)
-            .where(key.id == caller.owner, or_(over, key.window_requests < caller.requests_per_minute))
+            .where(key.id == caller.owner, ~counting | (key.window_requests < caller.requests_per_minute))
             .values(
-                window_started_at=case((over, func.now()), else_=key.window_started_at),
-                window_requests=case((over, 1), else_=key.window_requests + 1),
+                window_started_at=func.greatest(key.window_started_at, minute),
+                window_requests=case((counting, key.window_requests + 1), else_=1),
             )
-            .returning(key.id)
         )
-        left = select(func.extract("epoch", key.window_started_at + text("interval '1 minute'") - func.now()))
-        if await session.scalar(counted) is None:
-            limit = f"{caller.requests_per_minute} runs a minute"
-            raise _too_many(limit, await session.scalar(left.where(key.id == caller.owner)))
+        if (await session.execute(counted.returning(key.id))).first() is None:
+            raise _too_many(f"{caller.requests_per_minute} runs a minute", 60)
 
 
-async def record_usage(session: AsyncSession, owner: str, usage: RunUsage) -> None:
+async def record_usage(session: AsyncSession, owner: str, usage: "RunUsage") -> None:
     """Add what a run has used to its owner's day. Call it last in the transaction, as `admit`."""
     table = tables.ApiKeyUsage
     used = {
@@ -133,7 +131,8 @@ async def record_usage(session: AsyncSession, owner: str, usage: RunUsage) -> No
     await session.execute(statement.on_conflict_do_update(index_elements=["owner", "day"], set_=added))
 
 
-def _too_many(limit: str, wait: float | None) -> RunError:
-    return RunError(
-        HTTPStatus.TOO_MANY_REQUESTS, f"The key's limit is reached: {limit}.", retry_after=max(wait or 1, 1)
-    )
+def _too_many(limit: str, period: int) -> "RunError":
+    from agents.failures import RunError  # Here, because the command for keys needn't wait for pydantic-ai.
+
+    left = period - time.time() % period
+    return RunError(HTTPStatus.TOO_MANY_REQUESTS, f"The key's limit is reached: {limit}.", retry_after=left)

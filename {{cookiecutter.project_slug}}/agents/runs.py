@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from agents.callers import Caller
-from agents.deps import Deps
+from agents.deps import RUN_ID, Deps
 from agents.events import EventStore, RunLog
 from agents.failures import INTERRUPTED, RunError, explain
 from agents.history import history_window
@@ -163,6 +163,7 @@ class Runner:
             },
         )
         self.underway[run.id] = run
+        RUN_ID.set(run.id)
         return run
 
     def options(self, run: StartedRun) -> dict[str, Any]:

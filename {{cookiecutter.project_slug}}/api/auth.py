@@ -19,9 +19,9 @@ async def authenticate(request: Request, credentials: Credentials, services: Ser
     Raises:
         HTTPException: 401 for a key that doesn't count, or none where one is needed.
     """
-    if "authorization" not in request.headers and not services.settings.keys_required:
-        return ANONYMOUS
     caller = await services.keys.find(credentials.credentials) if credentials else None
+    if "authorization" not in request.headers and not services.settings.keys_required:
+        caller = ANONYMOUS
     if caller is None:
         raise HTTPException(
             HTTPStatus.UNAUTHORIZED,

@@ -18,7 +18,7 @@ from agents.runs import Runner
 from agents.settings import AgentSettings
 from agents.store import DatabaseConversationStore
 from agents.upkeep import upkeep
-from api import problems
+from api import limits, logs, problems, telemetry
 from api.readiness import Readiness
 from api.routes import routers
 from api.services import Services
@@ -46,10 +46,13 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
     database = DatabaseSettings.from_env(env)
     when_ahead = MigrationOptions.read(env, {}).when_ahead
     project = _project()
+    logs.configure(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         engine = async_engine(database_url(database), application_name=project["name"])
+        if telemetry.is_on(env):
+            telemetry.instrument(engine)
         try:
             sessions = session_factory(engine)
             store = DatabaseConversationStore(sessions)
@@ -69,11 +72,13 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
         description=project["description"],
         version=project["version"],
         lifespan=lifespan,
+        telemetry=telemetry.config(project["name"], env),
         openapi_url="/openapi.json" if settings.docs else None,
         redoc_url=None,
         responses={"4XX": problems.OPENAPI, "5XX": problems.OPENAPI},
     )
     problems.install(app)
+    limits.install(app, settings)
     for router in routers(settings):
         app.include_router(router)
     return app
