@@ -1,9 +1,11 @@
 """The model without a key: it answers for any agent, says what it is, and is never there in production."""
 
 import itertools
+import json
 from enum import StrEnum
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent, AgentRunResultEvent, ModelRetry
@@ -13,6 +15,7 @@ from pydantic_ai.models.test import TestModel
 
 from agents.demonstration import SECONDS_A_WORD, demonstration_model
 from agents.models import CREDENTIALS, NoModelError, resolve_model
+from agents.registry import AGENTS
 from agents.settings import DEFAULT_MODEL
 from db.settings import RuntimeEnv
 
@@ -113,6 +116,18 @@ async def test_fills_a_typed_record_with_the_words() -> None:
 async def test_long_words_do_not_take_for_ever() -> None:
     answer = (await run(Agent(), "word " * 20_000)).output
     assert len(answer.split()) * SECONDS_A_WORD < 2
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_answers_for_every_agent_over_http(dev: httpx.Client, agent: str, accept: str) -> None:
+    path, body = f"/v1/agents/{agent}/runs", {"input": "The coffee machine is on fire!"}
+    response = dev.post(path, json=body, headers={"Accept": accept})
+    assert response.headers["content-type"].startswith(accept)
+    [ended] = [line for line in response.text.splitlines() if '"output"' in line]
+    document = json.loads(ended.removeprefix("data: "))
+    assert document["model"] == "function:demonstration"
+    assert "demonstration" in str(document["output"]).lower()
 
 
 NAMES = ["test", "demonstration", "function", "function:demonstration", "function:answer:stream", "test:test"]
