@@ -145,4 +145,3 @@ async def test_demonstration_answers_for_every_agent(sessions: Sessions, entry: 
     model = demonstration_model("SOME_API_KEY")
     result = await entry.agent.run("The coffee machine is on fire!", model=model, deps=deps)
     assert "demonstration" in str(result.output).lower()
-    assert "coffee machine" in str(result.output)
