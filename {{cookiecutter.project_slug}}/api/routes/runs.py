@@ -56,7 +56,7 @@ async def read_run(run_id: UUID, services: ServicesOf, caller: CallerOf) -> RunV
     return await find_run(run_id, services, caller)
 
 
-@router.get("/{run_id}/events", response_class=EventStream, responses=EVENTS)
+@router.get("/{run_id}/events", status_code=HTTPStatus.OK, response_class=EventStream, responses=EVENTS)
 async def read_events(
     run_id: UUID,
     services: ServicesOf,
