@@ -1,7 +1,7 @@
 """The rows of `runs`: begun, kept alive, ended, and found again."""
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -108,6 +108,13 @@ class RunRecords:
         async with self._sessions() as session:
             run = await session.get(tables.Run, run_id)
         return run if run is not None and run.owner == owner else None
+
+    async def read_usage(self, owner: str, *, days: int) -> Sequence[tables.ApiKeyUsage]:
+        """Return what the owner's runs have used on the last days with a run, the newest first."""
+        table = tables.ApiKeyUsage
+        query = select(table).where(table.owner == owner).order_by(table.day.desc()).limit(days)
+        async with self._sessions() as session:
+            return (await session.scalars(query)).all()
 
     async def keep_alive(self, run_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, float | None]:
         """Say that these runs go on. Return those that still do, and how many seconds ago each was watched."""
