@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 import anyio
+from opentelemetry import metrics
 from pydantic_ai import Agent, AgentRunResult, AgentRunResultEvent, AgentStreamEvent, CancellationToken
 from pydantic_ai.conversation import Conversation
 from pydantic_ai.exceptions import RunCancelled, RunTimedOut
@@ -37,6 +38,8 @@ from agents.store import DatabaseConversationStore, encodable, storable
 from db.tables import RunStatus
 
 logger = logging.getLogger(__name__)
+# Counts for nobody unless telemetry is on, see api/telemetry.py.
+ended_runs = metrics.get_meter(__name__).create_counter("agent.runs", description="Runs that ended.")
 
 Events = AsyncIterator[AgentStreamEvent | AgentRunResultEvent[Any]]
 # Makes of an event its name and data for the caller, or None where callers have no use for it.
@@ -320,6 +323,7 @@ class Runner:
             logger.exception("The end of run %s could not be written", run.id)
         finally:
             self.underway.pop(run.id, None)
+            ended_runs.add(1, {"agent": run.agent_id, "status": status})
 
 
 def _plain(output: Any) -> Any:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from agents.failures import RunError, explain
+from api.logs import REQUEST_ID
 
 logger = logging.getLogger(__name__)
 
@@ -88,4 +89,6 @@ def _database(request: Request, error: Exception) -> ProblemResponse:
 
 
 def _unforeseen(request: Request, error: Exception) -> ProblemResponse:
-    return _answer(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service's log says why."))
+    # This answer is made outside of api/limits.py.
+    headers = {"X-Request-ID": REQUEST_ID.get() or ""}
+    return _answer(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service's log says why."), headers)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import anyio
 from fastapi import HTTPException
+from opentelemetry import metrics
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -20,6 +21,10 @@ from agents.events import Event
 T = TypeVar("T")
 
 PING = b": ping\n\n"
+
+open_streams = metrics.get_meter(__name__).create_up_down_counter(
+    "agent.streams", description="Streams that are open."
+)
 
 
 def encoded(event: Event) -> bytes:
@@ -68,10 +73,12 @@ class EventStream(Response):
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 await send({"type": "http.response.body", "body": first, "more_body": True})
                 pings = asyncio.create_task(_ping(send, self._ping_seconds))
+                open_streams.add(1)
                 try:
                     async for chunk in self._chunks:
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 finally:
+                    open_streams.add(-1)
                     pings.cancel()
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
