@@ -4,7 +4,7 @@ https://www.rfc-editor.org/rfc/rfc9457
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from math import ceil
 from typing import Any, cast
@@ -49,11 +49,17 @@ def problem(status: int, detail: str | None = None, **members: Any) -> dict[str,
 
 def install(app: FastAPI) -> None:
     """Make the app answer every error with a problem."""
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(RunError, _run_failed)
-    app.add_exception_handler(SQLAlchemyError, _database)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _unforeseen)
+
+
+def respond(request: Request, error: Exception) -> ProblemResponse:
+    """Make the answer to an error; one that nobody foresaw is raised again."""
+    for kind, handler in HANDLERS.items():
+        if isinstance(error, kind):
+            return handler(request, error)
+    raise error
 
 
 def _answer(document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> ProblemResponse:
@@ -92,3 +98,11 @@ def _unforeseen(request: Request, error: Exception) -> ProblemResponse:
     # This answer is made outside of api/limits.py.
     headers = {"X-Request-ID": REQUEST_ID.get() or ""}
     return _answer(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service's log says why."), headers)
+
+
+HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], ProblemResponse]] = {
+    HTTPException: _http,
+    RequestValidationError: _validation,
+    RunError: _run_failed,
+    SQLAlchemyError: _database,
+}

@@ -9,7 +9,8 @@
     flaky WORDS         is out of order for the first request with these words
     half                answers half of a surrogate pair
 
-All else is answered with "Heard N: WORDS", where N is how often the user spoke. `GET /stats` counts.
+All else is answered with "Heard N: WORDS", where N is how often the user spoke. `GET /stats` counts, and
+`GET /last` shows the last request.
 By hand: python -m tests.provider --port 9000
 """
 
@@ -53,6 +54,7 @@ ERRORS: dict[str, tuple[int, str, dict[str, str]]] = {
 
 stats = Counter(open=0, finished=0, cancelled=0)
 flaked: set[str] = set()
+last: dict[str, Any] = {}
 
 
 @dataclass
@@ -204,6 +206,8 @@ class Completion(Response):
 
 async def completions(request: Request) -> Response:
     body = await request.json()
+    last.clear()
+    last.update(body)
     said = [text_of(message) for message in body["messages"] if message["role"] == "user"]
     return refusal(said[-1]) or Completion(body, obey(body["messages"]))
 
@@ -237,11 +241,16 @@ async def read_stats(request: Request) -> Response:
     return JSONResponse(stats)
 
 
+async def read_last(request: Request) -> Response:
+    return JSONResponse(last)
+
+
 app = Starlette(
     routes=[
         Route("/v1/chat/completions", completions, methods=["POST"]),
         Route("/v1/embeddings", embeddings, methods=["POST"]),
         Route("/stats", read_stats),
+        Route("/last", read_last),
     ]
 )
 
