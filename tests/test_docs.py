@@ -131,6 +131,21 @@ def test_the_commands_of_the_readme(workspace: Workspace, shell_environment: dic
     assert "passed" in printed["Tests and checks"]
 
 
+def test_the_commands_of_the_api(workspace: Workspace, shell_environment: dict[str, str]) -> None:
+    printed = run_blocks(
+        blocks_of(workspace, "api/README.md"), workspace.path, shell_environment, keep_serving=True
+    )
+    runs = printed["Runs"]
+    assert "id: 4\n" in runs, "the stream that is resumed goes on after the third event"
+    assert "id: 3\n" not in runs.rpartition("id: 4\n")[0]
+    first, second = re.findall(r'"run_id":"([^"]+)"', runs)[-2:]
+    assert first == second, "the same idempotency key, the same run"
+    assert '"next_cursor"' in printed["Conversations"]
+    keys = printed["API keys"]
+    assert re.search(r"ak_\w{12}_\w{64}", keys)
+    assert "60 runs/min, 500000 tokens/day" in keys
+
+
 def test_the_commands_without_uv(workspace: Workspace, tmp_path: Path) -> None:
     """The block for people without uv makes an environment in which the migrations run."""
     (workspace.path / ".venv").unlink()
@@ -162,7 +177,7 @@ def test_blocks_that_are_not_run_name_what_exists(
 
 
 def test_every_document_with_commands_is_run_or_marked(installed: Workspace) -> None:
-    run_here = {"README.md", "db/README.md", "db/SAFE_MIGRATIONS.md"}
+    run_here = {"README.md", "api/README.md", "db/README.md", "db/SAFE_MIGRATIONS.md"}
     for path in markdown_files(installed):
         document = path.relative_to(installed.path).as_posix()
         if document not in run_here:
