@@ -5,10 +5,10 @@ A provider's own message may hold parts of a key or of a prompt, so none is ever
 
 from http import HTTPStatus
 
-from psycopg.errors import UndefinedColumn, UndefinedTable
+from psycopg.errors import ForeignKeyViolation, UndefinedColumn, UndefinedTable
 from pydantic_ai import exceptions as ai
 from pydantic_ai.conversation_store import ConversationConflict
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
@@ -85,6 +85,8 @@ def explain(error: Exception) -> RunError:
             HTTPStatus.SERVICE_UNAVAILABLE,
             "The database's tables are not those that this code needs: /ready says what to do.",
         )
+    if isinstance(error, IntegrityError) and isinstance(error.orig, ForeignKeyViolation):
+        return RunError(HTTPStatus.CONFLICT, "The conversation was deleted meanwhile.")
     for kind, status, detail in FAILURES:
         if isinstance(error, kind):
             return RunError(status, detail, retry_after=getattr(error, "retry_after", None))

@@ -60,7 +60,7 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
             runner = Runner(sessions, store, chosen, agent_settings)
             readiness = Readiness(engine, when_ahead)
             async with upkeep(runner, agent_settings):
-                yield {"services": Services(settings, readiness, Keys(sessions), runner, store)}
+                yield {"services": Services(settings, sessions, readiness, Keys(sessions), runner, store)}
                 await runner.close()
         finally:
             await engine.dispose()
