@@ -238,7 +238,7 @@ def test_conversations_can_be_renamed_and_deleted(page: Page) -> None:
     mine.hover()
     mine.get_by_role("button", name="Rename").click()
     page.get_by_role("textbox", name="Name").fill("<b>Renamed</b>")
-    page.get_by_role("button", name="Rename", exact=True).click()
+    page.keyboard.press("Enter")
     expect(mine).to_have_text("<b>Renamed</b>")
     page.reload()
     expect(mine).to_have_text("<b>Renamed</b>")

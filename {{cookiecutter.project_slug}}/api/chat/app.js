@@ -373,6 +373,7 @@ const focusInput = () => $("chat").firstElementChild?.shadowRoot.getElementById(
 // Start
 
 $("skip").onclick = focusInput;
+$("ask-cancel").onclick = () => $("ask").close();
 $("new").onclick = () => {
   if (state.conversation) location.hash = address();
   else attempt(show);
