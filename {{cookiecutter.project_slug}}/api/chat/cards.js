@@ -37,7 +37,7 @@ export function toolCard({ name, arguments: args, content }, stopped) {
 
 function section(title, value) {
   const empty = isObject(value) && !Object.keys(value).length;
-  return empty ? [] : [h("h4", {}, title), isObject(value) ? record(value) : h("pre", {}, String(value))];
+  return empty ? [] : [h("p", { class: "label" }, title), isObject(value) ? record(value) : h("pre", {}, String(value))];
 }
 
 /** A typed record as a table, one field a row. */
@@ -68,7 +68,7 @@ export function footer(sources, note) {
       ),
     ),
   );
-  const list = items.length ? [h("h4", {}, "Sources"), h("ol", {}, ...items)] : [];
+  const list = items.length ? [h("p", { class: "label" }, "Sources"), h("ol", {}, ...items)] : [];
   return h("div", { class: "footer" }, ...list, h("p", { class: "note" }, note));
 }
 
