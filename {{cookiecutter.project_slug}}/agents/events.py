@@ -12,13 +12,15 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import tables
 
 # How often another process looks for new events.
 POLL_SECONDS = 0.25
+# By when the last events of a run that has ended are written, see agents/upkeep.py.
+WRITTEN_SECONDS = 2
 LAST = frozenset({"done", "error"})
 
 
@@ -110,7 +112,7 @@ class EventStore:
                     return
             if ended:
                 return
-            # What was written before the run's end is read once more after it.
+            # What was written before that is read once more after it.
             if not (ended := await self._has_ended(run_id)):
                 await asyncio.sleep(POLL_SECONDS)
 
@@ -132,9 +134,10 @@ class EventStore:
         return found
 
     async def _has_ended(self, run_id: uuid.UUID) -> bool:
-        """Tell whether the run has ended, and its process that somebody watches."""
+        """Tell whether the run and the writing of its events have ended, and its process that somebody watches."""
         table = tables.Run
-        running = (table.id == run_id, table.status == tables.RunStatus.RUNNING)
+        writing = table.finished_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, WRITTEN_SECONDS)
+        goes_on = (table.id == run_id, or_(table.status == tables.RunStatus.RUNNING, writing))
         async with self._sessions.begin() as session:
-            watched = update(table).where(*running).values(watched_at=func.now()).returning(table.id)
+            watched = update(table).where(*goes_on).values(watched_at=func.now()).returning(table.id)
             return await session.scalar(watched) is None

@@ -117,11 +117,13 @@ class RunRecords:
             return (await session.scalars(query)).all()
 
     async def keep_alive(self, run_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, float | None]:
-        """Say that these runs go on. Return those that still do, and how many seconds ago each was watched."""
+        """Say that these runs go on. Return those that may, and how many seconds ago each was watched."""
         table = tables.Run
+        # Those that others gave up may yet succeed, as in `end`; those that were cancelled may not.
+        may_go_on = table.status.in_((RunStatus.RUNNING, RunStatus.INTERRUPTED))
         statement = (
             update(table)
-            .where(table.id.in_(run_ids), table.status == RunStatus.RUNNING)
+            .where(table.id.in_(run_ids), may_go_on)
             .values(alive_at=func.now())
             .returning(table.id, func.extract("epoch", func.now() - table.watched_at))
         )

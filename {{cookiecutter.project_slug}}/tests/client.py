@@ -58,6 +58,12 @@ def check_problem(response: httpx.Response, status: int, words: str = "") -> dic
     return document
 
 
+def counts(provider: httpx.Client) -> dict[str, int]:
+    """How many answers the provider is giving, has given, and broke off because the service hung up."""
+    found: dict[str, int] = provider.get("/stats").json()
+    return found
+
+
 def run_rows(database: URL, conversation_id: str) -> list[Any]:
     """The conversation's rows in `runs`, oldest first."""
     engine = sync_engine(database)

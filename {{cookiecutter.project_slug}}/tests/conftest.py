@@ -223,7 +223,7 @@ def scripted(database: URL, logs: Path, model: dict[str, str]) -> Iterator[httpx
     patience = {
         "AGENT_TIMEOUT": "3",
         "AGENT_REQUEST_LIMIT": "3",
-        "AGENT_RESUME_SECONDS": "0",
+        "AGENT_RESUME_SECONDS": "0.3",
         "API_PING_SECONDS": "0.1",
     }
     with serving(logs / "scripted", database, **model, **patience) as client:
