@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
@@ -34,7 +34,7 @@ class Picture(NamedTuple):
     name: str
     agent: str
     question: str
-    scheme: str
+    scheme: Literal["light", "dark"]
     width: int
     height: int
 
@@ -68,17 +68,18 @@ INCIDENT = {
     "affected": "All customers of the shop",
 }
 REPLIES = {
-    "How": ("search_documents", {"query": "add a required column to a big table"}, SAFELY),
+    "How": ("search_documents", {"query": "expand and contract, NOT VALID, VALIDATE, SET NOT NULL"}, SAFELY),
     "Checkout": ("final_result", INCIDENT, ""),
-    "What": ("current_time", {"time_zone": "Europe/Berlin"}, "It is the time that the clock above says, in Berlin."),
+    "What": ("current_time", {"time_zone": "Europe/Berlin"}, "In Berlin the clock says: **RESULT**."),
 }
 
 
 async def speak(messages, info):
     asked = [part for message in messages for part in message.parts if isinstance(part, UserPromptPart)]
     tool, arguments, answer = REPLIES[asked[-1].content.split()[0]]
-    if isinstance(messages[-1].parts[-1], ToolReturnPart):
-        yield answer
+    last = messages[-1].parts[-1]
+    if isinstance(last, ToolReturnPart):
+        yield answer.replace("RESULT", str(last.content))
     else:
         yield {0: DeltaToolCall(tool, json.dumps(arguments))}
 
@@ -92,13 +93,16 @@ def main() -> None:
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None or shutil.which("uv") is None:
         sys.exit("This needs uv, and Chromium or Chrome. Install them, then: uv run docs/screenshots.py")
-    with tempfile.TemporaryDirectory(prefix="pictures-", ignore_cleanup_errors=True) as folder:
-        with serving(bake(Path(folder))) as address, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-            page = browser.new_context(device_scale_factor=2, reduced_motion="reduce").new_page()
-            for picture in PICTURES:
-                take(page, address, picture)
-            browser.close()
+    with (
+        tempfile.TemporaryDirectory(prefix="pictures-", ignore_cleanup_errors=True) as folder,
+        serving(bake(Path(folder))) as address,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_context(device_scale_factor=2, reduced_motion="reduce").new_page()
+        for picture in PICTURES:
+            take(page, address, picture)
+        browser.close()
 
 
 def bake(folder: Path) -> Path:
@@ -140,7 +144,7 @@ def serving(workspace: Path) -> Iterator[str]:
 
 def take(page: Page, address: str, picture: Picture) -> None:
     """Ask, wait for the answer, and keep what is seen in few colours, as the file is part of the README."""
-    page.emulate_media(color_scheme="dark" if picture.scheme == "dark" else "light")
+    page.emulate_media(color_scheme=picture.scheme)
     page.set_viewport_size({"width": picture.width, "height": picture.height})
     page.goto("about:blank")
     page.goto(f"{address}/#agent={picture.agent}")
@@ -149,8 +153,8 @@ def take(page: Page, address: str, picture: Picture) -> None:
     box.press("Enter")
     page.locator(".footer").wait_for()
     page.locator("#usage:not(:empty)").wait_for()
-    for summary in page.locator("details summary").all()[:1]:
-        summary.click()
+    if picture.name == "phone":
+        page.locator("details.tool summary").click()
     page.locator("deep-chat").evaluate("chat => chat.scrollToBottom()")
     box.focus()
     page.wait_for_timeout(300)
