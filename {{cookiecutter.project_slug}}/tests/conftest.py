@@ -24,7 +24,7 @@ from db.settings import WORKSPACE
 ALEMBIC_INI = WORKSPACE / "db" / "alembic.ini"
 # What the developer's shell may hold and no test may see: keys that cost money, a real database.
 HIDDEN = re.compile(
-    r"(AGENT|KNOWLEDGE|API|DB|AWS)_.*|.*_(API_KEY|BASE_URL)|DATABASE_URL|RUNTIME_ENV|MIGRATE_.*|WAIT_FOR_DB.*"
+    r"(AGENT|KNOWLEDGE|API|CHAT|DB|AWS|LOG|OTEL)_.*|.*_(API_KEY|BASE_URL)|DATABASE_URL|RUNTIME_ENV|MIGRATE_.*|WAIT_FOR_DB.*"
 )
 
 
