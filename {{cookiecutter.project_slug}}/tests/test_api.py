@@ -242,7 +242,7 @@ def test_run_is_cancelled_when_the_caller_leaves(
     if headers:
         body = {"input": "sleep 60", "conversation_id": conversation}
         with scripted.stream("POST", RUNS, json=body, headers=headers) as response:
-            assert "event: run" in next(response.iter_text())
+            assert "event: run" in response.iter_lines()
             wait_for(lambda: counts(provider)["open"] > before["open"])
     else:
         with pytest.raises(httpx.ReadTimeout):
