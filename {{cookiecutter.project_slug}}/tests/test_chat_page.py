@@ -272,7 +272,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     ask(page, "call current_time {}")
     expect(footers(page)).to_be_visible()
     page.reload()
-    expect(page.locator("details.tool")).to_be_visible()
+    expect(message_box(page)).to_be_focused()
     # From the message back to the top: all of it can be reached, and one sees where one is.
     reached: list[str] = []
     while "Skip to the message" not in reached and len(reached) < 200:
