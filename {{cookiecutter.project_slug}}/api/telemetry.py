@@ -20,7 +20,9 @@ ENDPOINTS = ("", "TRACES_", "METRICS_")
 
 def config(name: str, env: Mapping[str, str] = os.environ) -> TelemetryConfig:
     """Return FastAPI's part: it makes the exporters, and spans and metrics of requests but health checks."""
-    os.environ.setdefault("OTEL_SERVICE_NAME", name)  # The exporters read the process's own environment.
+    # The exporters read the process's own environment. One that finds no collector mustn't hold up the end.
+    os.environ.setdefault("OTEL_SERVICE_NAME", name)
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
     on = is_on(env)
     return {"auto_configure": on, "logs": False, "operation_spans": False, "exclude": _is_health_check}
 
