@@ -9,6 +9,7 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, TypeAlias, cast
 
+from pydantic import WithJsonSchema
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.ui import NativeEvent, UIAdapter
 
@@ -20,6 +21,9 @@ from api.services import Services
 from api.streaming import EventStream
 
 Adapter: TypeAlias = UIAdapter[Any, Any, Any, Deps, Any]
+
+# In our documentation: what is in a message the protocol's own tells, at length.
+DOCUMENTED = WithJsonSchema({"type": "array", "items": {"type": "object"}})
 
 
 async def stream(

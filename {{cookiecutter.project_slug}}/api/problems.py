@@ -12,8 +12,10 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from agents.failures import RunError, explain
 from api.logs import REQUEST_ID
@@ -68,7 +70,17 @@ def _answer(document: Mapping[str, Any], headers: Mapping[str, str] | None = Non
 
 def _http(request: Request, error: Exception) -> ProblemResponse:
     error = cast("HTTPException", error)
-    return _answer(problem(error.status_code, error.detail), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return _answer(problem(error.status_code, error.detail), headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods of the path. The router names only those of the first of its routes."""
+    routes = (context.original_route for context in iter_route_contexts(request.app.routes))
+    there = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in there for method in getattr(route, "methods", None) or ()}
 
 
 def _validation(request: Request, error: Exception) -> ProblemResponse:

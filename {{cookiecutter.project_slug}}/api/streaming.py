@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from fastapi import HTTPException
@@ -21,6 +21,13 @@ from agents.events import Event
 T = TypeVar("T")
 
 PING = b": ping\n\n"
+
+# How the documentation describes them, one by one.
+EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
+EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": EVENT_SCHEMA}}}}
 
 open_streams = metrics.get_meter(__name__).create_up_down_counter(
     "agent.streams", description="Streams that are open."

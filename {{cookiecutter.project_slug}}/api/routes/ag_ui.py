@@ -3,7 +3,9 @@
 https://docs.ag-ui.com
 """
 
-from ag_ui.core import RunAgentInput
+from typing import Annotated
+
+from ag_ui.core import Message, RunAgentInput
 from fastapi import APIRouter
 from pydantic_ai.ui.ag_ui import AGUIAdapter
 
@@ -11,7 +13,7 @@ from api import adapters
 from api.auth import CallerOf
 from api.routes.conversations import ConversationId
 from api.services import ServicesOf
-from api.streaming import EventStream
+from api.streaming import EVENTS, EventStream
 
 router = APIRouter(prefix="/v1/agents", tags=["ag-ui"])
 
@@ -20,9 +22,10 @@ class Body(RunAgentInput):
     """What the client sends; the thread is the conversation."""
 
     thread_id: ConversationId
+    messages: Annotated[list[Message], adapters.DOCUMENTED]
 
 
-@router.post("/{agent_id}/ag-ui", status_code=200, response_class=EventStream)
+@router.post("/{agent_id}/ag-ui", status_code=200, response_class=EventStream, responses=EVENTS)
 async def run_for_ag_ui(agent_id: str, body: Body, caller: CallerOf, services: ServicesOf) -> EventStream:
     """Run an agent and answer with AG-UI's events.
 

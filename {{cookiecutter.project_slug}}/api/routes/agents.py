@@ -10,9 +10,9 @@ from agents.records import RepeatedRun
 from agents.registry import AGENTS
 from api.auth import CallerOf
 from api.routes.conversations import ConversationId
-from api.routes.runs import EVENTS, RunView, find_run, render, send_events, view_answer
+from api.routes.runs import RunView, find_run, render, send_events, view_answer
 from api.services import ServicesOf
-from api.streaming import unless_disconnected
+from api.streaming import EVENTS, unless_disconnected
 from db.tables import RunStatus
 
 router = APIRouter(prefix="/v1/agents", tags=["agents"])

@@ -29,7 +29,7 @@ from agents.store import encodable
 from api import problems
 from api.auth import CallerOf
 from api.services import ServicesOf
-from api.streaming import EventStream, unless_disconnected
+from api.streaming import EVENTS, EventStream, unless_disconnected
 
 
 class OpenAIRoute(APIRoute):
@@ -169,7 +169,7 @@ async def read_model(model: str, caller: CallerOf) -> ModelView:
 @router.post(
     "/chat/completions",
     response_model=ChatCompletion,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=EVENTS,
 )
 async def complete_chat(
     body: ChatRequest, request: Request, caller: CallerOf, services: ServicesOf

@@ -27,14 +27,10 @@ from agents.store import USAGE, encodable, restored, used
 from api.auth import CallerOf
 from api.problems import problem
 from api.services import Services, ServicesOf
-from api.streaming import PING, EventStream, encoded
+from api.streaming import EVENTS, PING, EventStream, encoded
 from db.tables import Run, RunStatus
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
-
-EVENTS: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-}
 
 
 class RunView(BaseModel):

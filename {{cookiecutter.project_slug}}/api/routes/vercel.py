@@ -8,39 +8,44 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import AfterValidator, Field
 from pydantic_ai.ui.vercel_ai import VercelAIAdapter
-from pydantic_ai.ui.vercel_ai.request_types import RegenerateMessage, SubmitMessage
+from pydantic_ai.ui.vercel_ai.request_types import RegenerateMessage, SubmitMessage, UIMessage
 
 from api import adapters
 from api.auth import CallerOf
 from api.routes.conversations import ConversationId
 from api.services import ServicesOf
-from api.streaming import EventStream
+from api.streaming import EVENTS, EventStream
 
 router = APIRouter(prefix="/v1/agents", tags=["vercel"])
+
+
+def _readable(messages: list[UIMessage]) -> list[UIMessage]:
+    # Raises a ValueError for parts where they make no sense, which is better said before the run starts.
+    VercelAIAdapter.load_messages(messages)
+    return messages
+
+
+Messages = Annotated[list[UIMessage], AfterValidator(_readable), adapters.DOCUMENTED]
 
 
 class Submit(SubmitMessage):
     """A new message, or an old one in new words."""
 
     id: ConversationId
+    messages: Messages
 
 
 class Regenerate(RegenerateMessage):
     """The wish for another answer."""
 
     id: ConversationId
+    messages: Messages
 
 
-def _readable(body: Submit | Regenerate) -> Submit | Regenerate:
-    # Raises a ValueError for parts where they make no sense, which is better said before the run starts.
-    VercelAIAdapter.load_messages(body.messages)
-    return body
+Body = Annotated[Submit | Regenerate, Field(discriminator="trigger")]
 
 
-Body = Annotated[Submit | Regenerate, Field(discriminator="trigger"), AfterValidator(_readable)]
-
-
-@router.post("/{agent_id}/vercel", status_code=200, response_class=EventStream)
+@router.post("/{agent_id}/vercel", status_code=200, response_class=EventStream, responses=EVENTS)
 async def run_for_vercel(agent_id: str, body: Body, caller: CallerOf, services: ServicesOf) -> EventStream:
     """Run an agent and answer with the SDK's UI message stream.
 
