@@ -193,7 +193,7 @@ def test_killed_and_repeated_by_two_makes_the_same_rows_as_in_one_go(
     assert [row[:3] for row in before] == [row[:3] for row in rows(empty, DOCUMENTS)]
     code, printed = ingesting(library, corpus)
     assert code == 0
-    assert f"0 documents written with 0 new passages, {len(MODULES)} unchanged, 0 removed" in printed
+    assert f"0 written (0 new passages), {len(MODULES)} unchanged, 0 removed" in printed
     assert rows(library, DOCUMENTS) == before
 
 
@@ -212,7 +212,7 @@ def test_a_changed_document_is_replaced_and_a_removed_one_pruned(
     changed.write_text("# One\n\nthe first of changed\n\n# Two\n\nanother second\n\n# Three\n\na third\n")
     removed.unlink()
     _, printed = ingesting(empty, tmp_path)
-    assert "1 documents written with 2 new passages, 1 unchanged, 0 removed" in printed
+    assert "1 written (2 new passages), 1 unchanged, 0 removed" in printed
     after = {row.title + row.text: row for row in rows(empty, versions)}
     assert after.keys() - before.keys() == {"Twoanother second", "Threea third"}
     assert before.keys() - after.keys() == {"Twothe second of changed"}
@@ -241,7 +241,7 @@ def test_mistakes_are_explained(
     code, printed = ingesting(empty, tmp_path)
     assert code == 1
     assert f"Left out: {tmp_path / 'latin.txt'} is not UTF-8" in printed
-    assert "1 documents written with 1 new passages, 0 unchanged, 0 removed, 1 left out." in printed
+    assert "Documents: 1 written (1 new passages), 0 unchanged, 0 removed, 1 left out." in printed
     assert [row.text for row in rows(empty)] == ["Grüße\nund  🦜"]
 
     (tmp_path / "latin.txt").unlink()
@@ -284,6 +284,7 @@ class Provider(ThreadingHTTPServer):
         self.database = database
         self.asked: list[dict[str, Any]] = []
         self.transactions = 0
+        self.meanwhile: Any = text("SELECT")
         self.status = 200
         self.shorter_by = 0
 
@@ -295,6 +296,7 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(asked)
         self.server.transactions += len(rows(self.server.database, OPEN_TRANSACTIONS))
+        rows(self.server.database, self.server.meanwhile)
         length = asked["dimensions"] - self.server.shorter_by
         data = [
             {"object": "embedding", "index": index, "embedding": [float(len(words) % 7 + 1)] * length}
@@ -328,10 +330,26 @@ def provider(empty: URL) -> Iterator[Provider]:
         thread.join()
 
 
+def key_for(provider: Provider) -> dict[str, str]:
+    return {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": f"http://127.0.0.1:{provider.server_port}/v1"}
+
+
+def test_a_passage_that_another_process_removes_meanwhile_is_made_again(
+    empty: URL, tmp_path: Path, provider: Provider, ingesting: Ingesting
+) -> None:
+    document = tmp_path / "document.md"
+    for heading in ("B", "C"):
+        document.write_text(f"# A\n\nkept\n\n# {heading}\n\nchanged")
+        assert ingesting(empty, document, **key_for(provider))[0] == 0
+        provider.meanwhile = text("DELETE FROM passages")
+    assert {row.title for row in rows(empty)} == {"A", "C"}
+    assert [len(asked["input"]) for asked in provider.asked] == [2, 1, 1]
+
+
 def test_a_provider_makes_the_vectors_and_no_transaction_waits_for_it(
     empty: URL, corpus: Path, provider: Provider, ingesting: Ingesting
 ) -> None:
-    key = {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": f"http://127.0.0.1:{provider.server_port}/v1"}
+    key = key_for(provider)
     paths = [corpus / "json.md", corpus / "logging.md"]
     code, printed = ingesting(empty, *paths, **key)
     assert code == 0, printed

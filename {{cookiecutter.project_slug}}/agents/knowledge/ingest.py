@@ -201,7 +201,7 @@ def ingest(paths: Sequence[Path], *, prune: bool, reembed: bool) -> bool:
     engine.dispose()
     counts = ingestion.counts
     console.print(
-        f"{counts['written']} documents written with {counts['embedded']} new passages, "
+        f"Documents: {counts['written']} written ({counts['embedded']} new passages), "
         f"{counts['unchanged']} unchanged, {counts['removed']} removed, {counts['unreadable']} left out."
     )
     return not counts["unreadable"]
