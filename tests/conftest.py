@@ -36,6 +36,8 @@ KEPT = (
     "CURL_CA_BUNDLE",
     "HTTP",
     "NO_PROXY",
+    "NODE_EXTRA_CA_CERTS",
+    "NPM_CONFIG_",
 )
 
 # Answers that ask as much of escaping as a person's may.
