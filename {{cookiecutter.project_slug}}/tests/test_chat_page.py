@@ -240,6 +240,7 @@ def test_conversations_can_be_renamed_and_deleted(page: Page) -> None:
     page.get_by_role("textbox", name="Name").fill("<b>Renamed</b>")
     page.keyboard.press("Enter")
     expect(mine).to_have_text("<b>Renamed</b>")
+    expect(mine.get_by_title("Rename", exact=True)).to_be_focused()
     page.reload()
     expect(mine).to_have_text("<b>Renamed</b>")
     address = page.url
@@ -273,6 +274,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     expect(footers(page)).to_be_visible()
     page.reload()
     expect(message_box(page)).to_be_focused()
+    expect(page.locator("#conversations [aria-current]")).to_be_visible()
     # From the message back to the top: all of it can be reached, and one sees where one is.
     reached: list[str] = []
     while "Skip to the message" not in reached and len(reached) < 200:

@@ -88,8 +88,13 @@ function showAgent() {
 async function showConversations(cursor) {
   const query = new URLSearchParams({ limit: 30, ...(cursor && { cursor }) });
   const { conversations, next_cursor } = await get(`v1/conversations?${query}`);
+  const focused = document.activeElement;
+  const held = cursor ? null : focused.closest("#conversations li");
+  const place = held ? [...held.children].indexOf(focused) : 0;
   if (!cursor) $("conversations").replaceChildren();
   $("conversations").append(...conversations.map(entry));
+  // Who was in the list stays there.
+  if (held) ($("conversations").querySelector(`[data-id="${held.dataset.id}"]`)?.children[place] ?? $("new")).focus();
   $("none").hidden = $("conversations").children.length > 0;
   $("more").hidden = !next_cursor;
   $("more").onclick = () => attempt(() => showConversations(next_cursor));
