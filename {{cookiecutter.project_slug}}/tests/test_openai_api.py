@@ -1,5 +1,6 @@
 """OpenAI's API, as its official client uses it, unchanged."""
 
+import json
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -124,6 +125,24 @@ def test_answer_of_an_agent_with_tools_is_text(demonstration: openai.OpenAI) -> 
     [choice] = completion.choices
     assert "The tool current_time says" in (choice.message.content or "")
     assert (choice.message.tool_calls, choice.finish_reason) == (None, "stop")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_record_of_a_structured_agent_is_json(dev: httpx.Client, stream: bool) -> None:
+    body = {"model": "incidents", "messages": user("The shop is down since noon"), "stream": stream}
+    answer = dev.post(CHAT, json=body)
+    if stream:
+        lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n")]
+        deltas = [json.loads(line)["choices"][0]["delta"] for line in lines if line.startswith("{")]
+        content = "".join(delta.get("content", "") for delta in deltas)
+    else:
+        content = answer.json()["choices"][0]["message"]["content"]
+    assert json.loads(content).keys() >= {"title"}
+
+
+def test_half_of_a_surrogate_pair_is_replaced(obedient: openai.OpenAI) -> None:
+    completion = obedient.chat.completions.create(model="assistant", messages=user("half"))
+    assert completion.choices[0].message.content == "x\ufffdy"
 
 
 def test_roles_parts_and_settings_reach_the_model(obedient: openai.OpenAI, provider: httpx.Client) -> None:

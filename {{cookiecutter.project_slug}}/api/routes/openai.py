@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_ai import AgentRunResult, AgentRunResultEvent
 from pydantic_ai import messages as ai
 from pydantic_ai.ui import NativeEvent
-from pydantic_core import to_json
+from pydantic_core import to_jsonable_python
 
 from agents.failures import RunError
 from agents.registry import AGENTS
@@ -166,11 +166,7 @@ async def read_model(model: str, caller: CallerOf) -> ModelView:
     return ModelView(id=model)
 
 
-@router.post(
-    "/chat/completions",
-    response_model=ChatCompletion,
-    responses=EVENTS,
-)
+@router.post("/chat/completions", response_model=ChatCompletion, responses=EVENTS)
 async def complete_chat(
     body: ChatRequest, request: Request, caller: CallerOf, services: ServicesOf
 ) -> Response | dict[str, Any]:
@@ -270,7 +266,8 @@ def _settings(body: ChatRequest) -> dict[str, Any]:
 
 
 def _content(result: AgentRunResult[Any]) -> str:
-    return result.output if isinstance(result.output, str) else to_json(result.output).decode()
+    plain = to_jsonable_python(result.output)
+    return encodable(plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False))
 
 
 def _finish_reason(result: AgentRunResult[Any]) -> str:
