@@ -14,14 +14,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, case, func, literal_column, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import tables
 
 if TYPE_CHECKING:
-    from pydantic_ai.usage import RunUsage
-
     from agents.failures import RunError
 
 KEY = re.compile(r"ak_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{64})")
@@ -38,6 +35,11 @@ class Caller:
     agents: frozenset[str] | None = None
     requests_per_minute: int | None = None
     tokens_per_day: int | None = None
+
+    @property
+    def has_limits(self) -> bool:
+        """Tell whether its runs are to be counted."""
+        return self.requests_per_minute is not None or self.tokens_per_day is not None
 
     def may_run(self, agent_id: str) -> bool:
         """Tell whether the agent is among those that the key is for."""
@@ -114,21 +116,6 @@ async def admit(session: AsyncSession, caller: Caller) -> None:
         )
         if (await session.execute(counted.returning(key.id))).first() is None:
             raise _too_many(f"{caller.requests_per_minute} runs a minute", 60)
-
-
-async def record_usage(session: AsyncSession, owner: str, usage: "RunUsage") -> None:
-    """Add what a run has used to its owner's day. Call it last in the transaction, as `admit`."""
-    table = tables.ApiKeyUsage
-    used = {
-        "runs": 1,
-        "requests": usage.requests,
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cost": usage.cost or 0,
-    }
-    statement = insert(table).values(owner=owner, day=TODAY, **used)
-    added = {name: getattr(table, name) + statement.excluded[name] for name in used}
-    await session.execute(statement.on_conflict_do_update(index_elements=["owner", "day"], set_=added))
 
 
 def _too_many(limit: str, period: int) -> "RunError":

@@ -1,24 +1,74 @@
 """The rows of `runs`: begun, kept alive, ended, and found again."""
 
+import json
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from pydantic_ai import AgentRunResult
 from pydantic_ai.conversation import Conversation
-from pydantic_ai.conversation_store import ConversationRecord
+from pydantic_ai.conversation_store import ConversationConflict, ConversationEntry
+from pydantic_ai.exceptions import RunCancelled
 from pydantic_ai.usage import RunUsage
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from agents.callers import Caller, admit, record_usage
+from agents.callers import Caller, admit
 from agents.failures import INTERRUPTED, RunError
-from agents.store import USAGE, record_columns
+from agents.store import USAGE, conflict, deferred_json, messages_json, storable
 from db import tables
+from db.session import Sessions
 from db.tables import RunStatus
 
 TITLE_LENGTH = 80
+
+# A statement each, which is a transaction of its own: one round trip, where the steps one by one take ten.
+BEGIN = text("""
+    WITH new_conversation AS (
+        INSERT INTO conversations (id, scope, title, revision)
+        SELECT CAST(:conversation_id AS text), CAST(:owner AS text), CAST(:title AS text), revision
+        FROM (SELECT CAST(:revision AS text)) AS new (revision) WHERE revision IS NOT NULL
+    )
+    INSERT INTO runs (id, conversation_id, agent_id, model, owner, idempotency_key, request_hash)
+    VALUES (:id, :conversation_id, :agent_id, :model, :owner, :idempotency_key, :request_hash)
+""")
+# What the run has used counts in any case. Its end and its messages are written both or neither: not where
+# somebody has cancelled it, nor where its conversation has changed. A process that was silent for long, and
+# whose runs others gave up, may yet succeed.
+SUCCEED = text("""
+    WITH head AS (
+        SELECT id, head_id FROM conversations
+        WHERE id = :conversation_id AND revision = :expected_revision AND scope = :owner
+        FOR NO KEY UPDATE
+    ), ended AS (
+        UPDATE runs SET status = 'succeeded', finished_at = now(), error = NULL,
+            output = CAST(:output AS jsonb), usage = CAST(:usage AS jsonb)
+        WHERE id = :run_id AND status IN ('running', 'interrupted')
+            AND (CAST(:conversation_id AS text) IS NULL OR EXISTS (SELECT FROM head))
+        RETURNING id
+    ), entries AS (
+        INSERT INTO conversation_entries (id, parent_id, message)
+        SELECT entry.id, coalesce(lag(entry.id) OVER (ORDER BY position), head.head_id), entry.message
+        FROM head, ended, ROWS FROM (
+            unnest(CAST(:entry_ids AS text[])), jsonb_array_elements(CAST(:messages AS jsonb))
+        ) WITH ORDINALITY AS entry (id, message, position)
+    ), saved AS (
+        UPDATE conversations SET head_id = coalesce(:head_id, head.head_id),
+            revision = :revision, updated_at = now(),
+            usage = CAST(:total_usage AS jsonb), deferred_tool_requests = CAST(:deferred AS jsonb)
+        FROM head, ended WHERE conversations.id = head.id
+    ), counted AS (
+        INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
+        VALUES (:owner, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost)
+        ON CONFLICT (owner, day) DO UPDATE SET runs = day.runs + 1,
+            requests = day.requests + excluded.requests,
+            input_tokens = day.input_tokens + excluded.input_tokens,
+            output_tokens = day.output_tokens + excluded.output_tokens,
+            cost = day.cost + excluded.cost
+    )
+    SELECT (SELECT count(*) FROM head), (SELECT count(*) FROM ended)
+""")
 
 
 class RepeatedRun(Exception):  # noqa: N818 -- not an error: the caller gets the run that there is
@@ -33,7 +83,7 @@ class RepeatedRun(Exception):  # noqa: N818 -- not an error: the caller gets the
 class RunRecords:
     """Reads and writes `runs`."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         """Keep the factory of the sessions; each operation opens one of its own."""
         self._sessions = sessions
 
@@ -53,14 +103,24 @@ class RunRecords:
             RunError: if a limit is reached, the conversation is busy or gone, or the key was another request's.
             RepeatedRun: if there is a run with the key, underway or well ended.
         """
+        revision = None if new_conversation is None else str(uuid.uuid4())
+        title = " ".join(prompt.replace("\0", " ").split())[:TITLE_LENGTH]
+        values = {
+            **row,
+            "title": title,
+            "revision": revision,
+            "idempotency_key": idempotency_key,
+            "request_hash": request_hash,
+        }
         try:
-            async with self._sessions.begin() as session:
-                if new_conversation is not None:
-                    await _insert_conversation(session, new_conversation, caller.owner, prompt)
-                values = {**row, "idempotency_key": idempotency_key, "request_hash": request_hash}
-                await session.execute(insert(tables.Run).values(values))
-                # Last, since other runs of the same key wait from here on.
-                await admit(session, caller)
+            if caller.has_limits:
+                async with self._sessions.begin() as session:
+                    await session.execute(BEGIN, values)
+                    # Last, since other runs of the same key wait from here on.
+                    await admit(session, caller)
+            else:
+                async with self._sessions.engine.connect() as connection:
+                    await connection.execute(BEGIN, values)
         except IntegrityError as error:
             constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", "")
             if constraint == "uq_runs_conversation_id_running":
@@ -72,27 +132,71 @@ class RunRecords:
             if constraint == "pk_conversations":  # somebody made it meanwhile
                 raise _busy() from error
             raise
+        if new_conversation is not None:
+            new_conversation.revision = revision
 
-    async def end(
+    async def succeed(
         self,
         run_id: uuid.UUID,
         owner: str,
-        status: RunStatus,
+        output: Any,
+        usage: RunUsage,
         *,
-        usage: RunUsage | None = None,
-        **values: Any,
+        result: AgentRunResult[Any],
+        conversation: Conversation | None,
     ) -> None:
-        """Write how a run ended, and count its usage. One that was cancelled elsewhere stays so."""
-        if usage is not None:
-            values["usage"] = USAGE.dump_python(usage, mode="json")
+        """Write that a run ended well, count its usage, and save what it adds to its conversation, if it has one.
+
+        Args:
+            run_id: which run.
+            owner: whose it is.
+            output: the answer.
+            usage: of this run alone.
+            result: what the run brought.
+            conversation: the one to append its messages to, as it was when the run began.
+
+        Raises:
+            ConversationConflict: if the conversation has changed since.
+            RunCancelled: if somebody has cancelled the run meanwhile.
+        """
+        messages = result.new_messages() if conversation else []
+        ids = [ConversationEntry(parent_id=None, message=message).id for message in messages]
+        after = result.conversation
+        values = {
+            "run_id": run_id,
+            "owner": owner,
+            "output": json.dumps(storable(output)),
+            "usage": USAGE.dump_json(usage).decode(),
+            "conversation_id": conversation.conversation_id if conversation else None,
+            "expected_revision": conversation.revision if conversation else None,
+            "entry_ids": ids,
+            "messages": messages_json(messages),
+            "head_id": ids[-1] if ids else None,
+            "revision": str(uuid.uuid4()),
+            "total_usage": USAGE.dump_json(after.usage).decode(),
+            "deferred": deferred_json(after.deferred_tool_requests),
+            "requests": usage.requests,
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cost": usage.cost or 0,
+        }
+        try:
+            async with self._sessions.engine.connect() as connection:
+                found, ended = (await connection.execute(SUCCEED, values)).one()
+        except IntegrityError as error:
+            raise conflict(error, str(values["conversation_id"])) from error
+        if conversation and not found:
+            raise ConversationConflict(conversation.conversation_id)
+        if conversation and not ended:
+            raise RunCancelled("The run was cancelled.")
+
+    async def end(self, run_id: uuid.UUID, status: RunStatus, error: str) -> None:
+        """Write how a run ended that didn't end well. One that was cancelled elsewhere stays so."""
         table = tables.Run
-        # A process that was silent for long, and whose runs others gave up, may yet succeed.
         may_end = table.status.in_((RunStatus.RUNNING, RunStatus.INTERRUPTED))
         statement = update(table).where(table.id == run_id, may_end)
-        async with self._sessions.begin() as session:
-            await session.execute(statement.values(status=status, finished_at=func.now(), **values))
-            if usage is not None:
-                await record_usage(session, owner, usage)
+        async with self._sessions.engine.connect() as connection:
+            await connection.execute(statement.values(status=status, finished_at=func.now(), error=error))
 
     async def cancel(self, run_id: uuid.UUID, owner: str) -> bool:
         """Write that a run of another process is cancelled. Return whether the owner has such a run."""
@@ -174,12 +278,3 @@ def _busy() -> RunError:
         "Another run of the conversation is underway. Send it again when that one has ended.",
         retry_after=1,
     )
-
-
-async def _insert_conversation(
-    session: AsyncSession, conversation: Conversation, owner: str, prompt: str
-) -> None:
-    record = ConversationRecord(conversation_id=conversation.conversation_id, head_id=None, scope=owner)
-    title = " ".join(prompt.replace("\0", " ").split())[:TITLE_LENGTH]
-    await session.execute(insert(tables.Conversation).values(**record_columns(record), title=title))
-    conversation.revision = record.revision

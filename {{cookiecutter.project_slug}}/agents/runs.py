@@ -1,6 +1,6 @@
 """Running an agent, with a row in `runs` that says how it went.
 
-No database connection is held while the model thinks: there is one transaction before and two after.
+No database connection is held while the model thinks: there is one statement before and one after.
 """
 
 import asyncio
@@ -23,7 +23,6 @@ from pydantic_ai.models import Model
 from pydantic_ai.usage import RunUsage, UsageLimits
 from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from agents.callers import Caller
 from agents.deps import RUN_ID, Deps
@@ -34,7 +33,8 @@ from agents.models import NoModelError
 from agents.records import RunRecords, no_conversation
 from agents.registry import AGENTS
 from agents.settings import AgentSettings
-from agents.store import DatabaseConversationStore, encodable, storable
+from agents.store import DatabaseConversationStore, encodable
+from db.session import Sessions
 from db.tables import RunStatus
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Runner:
 
     def __init__(
         self,
-        sessions: async_sessionmaker[AsyncSession],
+        sessions: Sessions,
         store: DatabaseConversationStore,
         model: Model | NoModelError,
         settings: AgentSettings,
@@ -191,7 +191,7 @@ class Runner:
         async with self._seeing_through(run):
             options = self.options(run)
             result = await run.agent.run(run.prompt, conversation=run.conversation, **options)
-            return await self._save(run, result)
+            return await self._succeed(run, result, save=run.kept)
 
     async def stream(self, run: StartedRun) -> AsyncGenerator[AgentStreamEvent | Answer]:
         """Run the agent and yield its events as they happen, and its answer once all of it is stored.
@@ -206,7 +206,7 @@ class Runner:
             ) as events:
                 async for event in events:
                     if isinstance(event, AgentRunResultEvent):
-                        answer = await self._save(run, event.result)
+                        answer = await self._succeed(run, event.result, save=run.kept)
                     else:
                         yield event
         yield answer
@@ -222,7 +222,7 @@ class Runner:
         async with self._seeing_through(run):
             async for event in events:
                 if isinstance(event, AgentRunResultEvent):
-                    await self._succeed(run, event.result)
+                    await self._succeed(run, event.result, save=False)
                 yield event
 
     def launch(self, run: StartedRun, render: Render) -> RunLog:
@@ -264,7 +264,7 @@ class Runner:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
         for run in list(self.underway.values()):
-            await self._end(run, RunStatus.INTERRUPTED, error=INTERRUPTED.detail)
+            await self._end(run, RunStatus.INTERRUPTED, INTERRUPTED.detail)
 
     async def _find(self, conversation_id: str, owner: str, *, create: bool) -> tuple[Conversation, bool]:
         """Return the owner's conversation, and whether it is yet to be made."""
@@ -288,37 +288,47 @@ class Runner:
         except Exception as error:
             raise await self._fail(run, error) from error
         except BaseException:
-            await self._end(run, RunStatus.INTERRUPTED, error=INTERRUPTED.detail)
+            await self._end(run, RunStatus.INTERRUPTED, INTERRUPTED.detail)
             raise
 
-    async def _save(self, run: StartedRun, result: AgentRunResult[Any]) -> Answer:
-        if run.kept:
-            await self._store.save(result, scope=run.owner)
-        return await self._succeed(run, result)
-
-    async def _succeed(self, run: StartedRun, result: AgentRunResult[Any]) -> Answer:
+    async def _succeed(self, run: StartedRun, result: AgentRunResult[Any], *, save: bool) -> Answer:
         answer = Answer(run, _plain(result.output), _usage_of(run, result))
-        await self._end(run, RunStatus.SUCCEEDED, output=storable(answer.output), usage=answer.usage)
+        try:
+            # Once the answer is there, it gets stored.
+            with anyio.CancelScope(shield=True):
+                await self.records.succeed(
+                    run.id,
+                    run.owner,
+                    answer.output,
+                    answer.usage,
+                    result=result,
+                    conversation=run.conversation if save else None,
+                )
+        except SQLAlchemyError:
+            if save:
+                raise
+            # What the caller gets stands by now, and doesn't fail for want of this row.
+            logger.exception("The end of run %s could not be written", run.id)
+        self.underway.pop(run.id, None)
         return answer
 
     async def _fail(self, run: StartedRun, error: Exception) -> RunError:
         failure = explain(error)
         if isinstance(error, RunCancelled) and not isinstance(error, RunTimedOut):
-            await self._end(run, RunStatus.CANCELLED, error=failure.detail)
+            await self._end(run, RunStatus.CANCELLED, failure.detail)
             return failure
         if failure.status is HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("Run %s failed", run.id, exc_info=error)
         else:
             logger.warning("Run %s failed: %s: %s", run.id, type(error).__name__, failure.detail)
-        await self._end(run, RunStatus.FAILED, error=failure.detail)
+        await self._end(run, RunStatus.FAILED, failure.detail)
         return failure
 
-    async def _end(self, run: StartedRun, status: RunStatus, **values: Any) -> None:
-        # What the caller gets stands by now: an answer that is stored doesn't fail for want of this row.
+    async def _end(self, run: StartedRun, status: RunStatus, error: str) -> None:
         try:
             # A run that is being cancelled still gets its row written.
             with anyio.CancelScope(shield=True):
-                await self.records.end(run.id, run.owner, status, **values)
+                await self.records.end(run.id, status, error)
         except SQLAlchemyError:
             logger.exception("The end of run %s could not be written", run.id)
         finally:

@@ -15,10 +15,9 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, text
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import embedded
-from db.session import async_engine, session_factory, sync_engine
+from db.session import Sessions, async_engine, session_factory, sync_engine
 from db.settings import WORKSPACE
 
 ALEMBIC_INI = WORKSPACE / "db" / "alembic.ini"
@@ -84,7 +83,7 @@ def database(new_database: Callable[[], URL]) -> URL:
 
 
 @pytest.fixture
-async def sessions(database: URL) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+async def sessions(database: URL) -> AsyncIterator[Sessions]:
     engine = async_engine(database)
     yield session_factory(engine)
     await engine.dispose()

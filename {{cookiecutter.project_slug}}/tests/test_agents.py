@@ -10,16 +10,14 @@ from pydantic_ai.conversation import Conversation
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from sqlalchemy import delete, insert, select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from agents import assistant, incidents
 from agents.demonstration import demonstration_model
 from agents.deps import Deps
 from agents.registry import AGENTS, FOLDER
 from db import tables
+from db.session import Sessions
 from db.tables.incidents import Incident
-
-Sessions = async_sessionmaker[AsyncSession]
 
 
 @pytest.mark.parametrize("entry", AGENTS.values(), ids=AGENTS)

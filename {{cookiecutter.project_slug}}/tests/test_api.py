@@ -263,18 +263,18 @@ def test_half_of_a_surrogate_pair_is_replaced(scripted: httpx.Client, headers: d
     assert messages[-1]["content"] == answer["output"]
 
 
-def test_answer_that_is_stored_counts_though_its_row_cannot_be_written(
+def test_answer_and_the_end_of_its_run_are_stored_both_or_neither(
     new_database: Callable[[], URL], logs: Path, model: dict[str, str]
 ) -> None:
     url = new_database()
     upgrade(url)
     kill = text(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND wait_event_type = 'Lock' AND query LIKE 'UPDATE runs%'"
+        " AND wait_event_type = 'Lock' AND query LIKE '%UPDATE runs SET status = ''succeeded''%'"
     )
     engine = sync_engine(url)
     with (
-        serving(logs / "locked", url, **model, AGENT_STALE_SECONDS="3") as client,
+        serving(logs / "locked", url, **model) as client,
         ThreadPoolExecutor(1) as pool,
         engine.connect().execution_options(isolation_level="AUTOCOMMIT") as admin,
     ):
@@ -283,11 +283,10 @@ def test_answer_that_is_stored_counts_though_its_row_cannot_be_written(
         wait_for(lambda: len(run_rows(url, conversation)) == 2)
         with engine.begin() as lock:
             lock.execute(text("LOCK TABLE runs IN SHARE MODE"))
-            wait_for(lambda: (admin.execute(kill), answer.done())[1], 20)
-        assert answer.result().json()["output"] == "Heard 2: sleep 1"
-        # Nobody says that the run goes on, so it holds up the conversation for no longer than that.
-        wait_for(lambda: run_rows(url, conversation)[1].status == "interrupted", 20)
-        assert ask(client, "again", conversation).json()["output"] == "Heard 3: again"
+            wait_for(lambda: admin.execute(kill).all(), 20)
+        check_problem(answer.result(), 503, "database")
+        assert [row.status for row in run_rows(url, conversation)] == ["succeeded", "failed"]
+        assert ask(client, "again", conversation).json()["output"] == "Heard 2: again"
     engine.dispose()
 
 
