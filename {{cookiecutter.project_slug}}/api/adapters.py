@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, TypeAlias, cast
 
 from pydantic import WithJsonSchema
-from pydantic_ai.exceptions import UserError
+from pydantic_ai.exceptions import RunCancelled, RunTimedOut, UserError
 from pydantic_ai.ui import NativeEvent, UIAdapter
 
 from agents.callers import Caller
@@ -75,9 +75,21 @@ def _newest_prompt(messages: Sequence[Any]) -> str:
 
 
 async def _encoded(adapter: Adapter, runner: Runner, run: StartedRun) -> AsyncGenerator[bytes]:
-    async with aclosing(runner.track(run, _native(adapter, runner.options(run)))) as events:
+    async with aclosing(_tracked(adapter, runner, run)) as events:
         async for text in adapter.encode_stream(adapter.transform_stream(events)):
             yield text.encode()
+
+
+async def _tracked(adapter: Adapter, runner: Runner, run: StartedRun) -> AsyncGenerator[NativeEvent]:
+    try:
+        async with aclosing(runner.track(run, _native(adapter, runner.options(run)))) as events:
+            async for event in events:
+                yield event
+    except RunError as failure:
+        # The protocols have a word of their own for a run that was stopped on purpose.
+        cause = failure.__cause__
+        stopped = isinstance(cause, RunCancelled) and not isinstance(cause, RunTimedOut)
+        raise (cause if stopped and cause else failure) from None
 
 
 async def _native(adapter: Adapter, options: dict[str, Any]) -> AsyncGenerator[NativeEvent]:

@@ -79,7 +79,7 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
     )
     problems.install(app)
     limits.install(app, settings)
-    for router in routers(settings):
+    for router in routers(settings, env):
         app.include_router(router)
     return app
 

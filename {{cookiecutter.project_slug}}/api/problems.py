@@ -108,7 +108,8 @@ def _database(request: Request, error: Exception) -> ProblemResponse:
 
 def _unforeseen(request: Request, error: Exception) -> ProblemResponse:
     # This answer is made outside of api/limits.py.
-    headers = {"X-Request-ID": REQUEST_ID.get() or ""}
+    # uvicorn closes the connection after it, and a client that doesn't know would use it once more.
+    headers = {"X-Request-ID": REQUEST_ID.get() or "", "Connection": "close"}
     return _answer(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service's log says why."), headers)
 
 

@@ -90,11 +90,10 @@ async def sessions(database: URL) -> AsyncIterator[Sessions]:
 
 
 @pytest.fixture
-def alembic_engine(new_database: Callable[[], URL]) -> Iterator[Connection]:
-    """The empty database that pytest-alembic's tests run on; env.py takes a connection."""
+def alembic_engine(new_database: Callable[[], URL]) -> Iterator[Engine]:
+    """The empty database that pytest-alembic's tests run on."""
     engine = sync_engine(new_database())
-    with engine.connect() as connection:
-        yield connection
+    yield engine
     engine.dispose()
 
 

@@ -124,7 +124,7 @@ def refusal(words: str) -> Response | None:
     if verb != "fail":
         return None
     if what == "nonsense":
-        return Response(f'{{"choices": [{SECRET}', media_type="application/json")
+        return Response('{"choices": [' + SECRET, media_type="application/json")
     return error(*ERRORS[what])
 
 

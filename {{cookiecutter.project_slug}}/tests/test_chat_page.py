@@ -8,11 +8,17 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
+if find_spec("playwright") is None:
+    assert "CI" not in os.environ, "The chat page is tested in a browser: uv sync --group browser"
+    pytest.skip("For the chat page: uv sync --group browser", allow_module_level=True)
+
 from playwright.sync_api import Browser, Locator, Page, Playwright, ViewportSize, expect, sync_playwright
 from sqlalchemy import URL
 

@@ -1,6 +1,6 @@
 """`/`: a page to talk to the agents, made of the files in api/chat. It uses the API as any other client."""
 
-import os
+from collections.abc import Mapping
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.staticfiles import StaticFiles
@@ -23,9 +23,9 @@ HEADERS = {
 }
 
 
-def enabled(settings: ApiSettings) -> bool:
+def enabled(settings: ApiSettings, env: Mapping[str, str]) -> bool:
     """Tell whether there is a page: in development, elsewhere only with CHAT_PAGE=True."""
-    return read_bool(os.environ, "CHAT_PAGE", default=settings.runtime_env is RuntimeEnv.DEV)
+    return read_bool(env, "CHAT_PAGE", default=settings.runtime_env is RuntimeEnv.DEV)
 
 
 @router.get("/")
