@@ -4,6 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 from ag_ui.core import Event, EventType
 from pydantic import TypeAdapter
 from sqlalchemy import URL
@@ -85,6 +86,28 @@ def test_run_is_cancelled_when_the_client_leaves(
         assert "RUN_STARTED" in next(lines)
         wait_for(lambda: provider.get("/stats").json()["open"])
     assert wait_for(lambda: [row.status for row in run_rows(database, thread)] == ["cancelled"], 2)
+
+
+def media(kind: str, value: str, **members: Any) -> dict[str, Any]:
+    return {"type": kind, "source": {"type": "data", "value": value, "mimeType": f"{kind}/x"}, **members}
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"role": "user", "content": [media("image", "a"), {"type": "text", "text": "What is it?"}]},
+        {"role": "user", "content": [media("audio", "YQ==", metadata={"vendor_metadata": 1})]},
+        {"role": "tool", "toolCallId": "stored", "content": [media("image", "a")]},
+    ],
+    ids=["not base64", "metadata", "tool"],
+)
+def test_contents_that_make_no_sense_are_refused_before_the_run_starts(
+    dev: httpx.Client, database: URL, contents: dict[str, Any]
+) -> None:
+    thread = uuid4().hex
+    refused = dev.post(AG_UI, json=run_input(thread, {"id": "m", **contents}))
+    check_problem(refused, 422, "messages")
+    assert run_rows(database, thread) == []
 
 
 def test_refusals_are_problems(dev: httpx.Client) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import URL
 
-from tests.client import check_problem, run_rows, wait_for
+from tests.client import check_problem, counts, run_rows, wait_for
 from tests.provider import SECRET
 
 VERCEL = "/v1/agents/assistant/vercel"
@@ -102,6 +102,21 @@ def test_run_is_cancelled_when_the_client_leaves(
         wait_for(lambda: provider.get("/stats").json()["open"])
     assert wait_for(lambda: [row.status for row in run_rows(database, chat)] == ["cancelled"], 2)
     assert wait_for(lambda: provider.get("/stats").json()["cancelled"] > before, 2)
+
+
+def test_run_that_is_stopped_is_aborted(
+    scripted: httpx.Client, provider: httpx.Client, database: URL
+) -> None:
+    chat, before = uuid4().hex, counts(provider)
+    with scripted.stream("POST", VERCEL, json=submit(chat, message("sleep 60"))) as response:
+        wait_for(lambda: counts(provider)["open"] > before["open"])
+        [row] = run_rows(database, chat)
+        assert scripted.post(f"/v1/runs/{row.id}/cancel").is_success
+        response.read()
+    types = [chunk["type"] for chunk in chunks(response)]
+    assert "abort" in types
+    assert "error" not in types
+    assert [row.status for row in run_rows(database, chat)] == ["cancelled"]
 
 
 @pytest.mark.parametrize(

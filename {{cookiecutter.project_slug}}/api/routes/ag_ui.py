@@ -5,8 +5,9 @@ https://docs.ag-ui.com
 
 from typing import Annotated
 
-from ag_ui.core import Message, RunAgentInput
+from ag_ui.core import AssistantMessage, FunctionCall, Message, RunAgentInput, ToolCall, ToolMessage
 from fastapi import APIRouter
+from pydantic import AfterValidator
 from pydantic_ai.ui.ag_ui import AGUIAdapter
 
 from api import adapters
@@ -18,11 +19,21 @@ from api.streaming import EVENTS, EventStream
 router = APIRouter(prefix="/v1/agents", tags=["ag-ui"])
 
 
+def _readable(messages: list[Message]) -> list[Message]:
+    # Raises a ValueError for contents that make no sense, which is better said before the run starts. A
+    # tool's result may come without its call, which is stored here: any call stands for it.
+    function = FunctionCall(name="stored", arguments="{}")
+    results = [message.tool_call_id for message in messages if isinstance(message, ToolMessage)]
+    calls = [ToolCall(id=result, function=function) for result in results]
+    AGUIAdapter.load_messages([AssistantMessage(id="stored", tool_calls=calls), *messages])
+    return messages
+
+
 class Body(RunAgentInput):
     """What the client sends; the thread is the conversation."""
 
     thread_id: ConversationId
-    messages: Annotated[list[Message], adapters.DOCUMENTED]
+    messages: Annotated[list[Message], AfterValidator(_readable), adapters.DOCUMENTED]
 
 
 @router.post("/{agent_id}/ag-ui", status_code=200, response_class=EventStream, responses=EVENTS)
