@@ -1,10 +1,32 @@
-"""How much of a conversation the model is sent: whole turns, the newest, as far as its window goes."""
+"""What a run does around each request to the model: it cuts the history to size, and notes what is used."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic_ai.capabilities import ProcessHistory
+from pydantic_ai import RunContext
+from pydantic_ai.capabilities import AbstractCapability, ProcessHistory
 from pydantic_ai.messages import ModelMessage, UserPromptPart
+from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.usage import RunUsage
+
+
+@dataclass
+class Meter(AbstractCapability[Any]):
+    """Holds on to the usage of a run, which has no result to ask for it if it fails."""
+
+    _usage: RunUsage | None = None
+
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Take note of the usage, to which the run goes on adding."""
+        self._usage = ctx.usage
+        return request_context
+
+    def usage_since(self, before: RunUsage) -> RunUsage:
+        """Return what was used so far, beyond what the conversation had before."""
+        return RunUsage() if self._usage is None else self._usage - before
 
 
 def history_window(messages: int, chars: int) -> ProcessHistory[Any]:

@@ -33,9 +33,8 @@ BEGIN = text("""
     INSERT INTO runs (id, conversation_id, agent_id, model, owner, idempotency_key, request_hash)
     VALUES (:id, :conversation_id, :agent_id, :model, :owner, :idempotency_key, :request_hash)
 """)
-# What the run has used counts in any case. Its end and its messages are written both or neither: not where
-# somebody has cancelled it, nor where its conversation has changed. A process that was silent for long, and
-# whose runs others gave up, may yet succeed.
+# Its end, its usage and its messages are written all or none: not where somebody has cancelled it, nor where
+# its conversation has changed. A process that was silent for long, and whose runs others gave up, may yet succeed.
 SUCCEED = text("""
     WITH head AS (
         SELECT id, head_id FROM conversations
@@ -60,7 +59,8 @@ SUCCEED = text("""
         FROM head, ended WHERE conversations.id = head.id
     ), counted AS (
         INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
-        VALUES (:owner, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost)
+        SELECT :owner, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost
+        FROM ended
         ON CONFLICT (owner, day) DO UPDATE SET runs = day.runs + 1,
             requests = day.requests + excluded.requests,
             input_tokens = day.input_tokens + excluded.input_tokens,
@@ -68,6 +68,22 @@ SUCCEED = text("""
             cost = day.cost + excluded.cost
     )
     SELECT (SELECT count(*) FROM head), (SELECT count(*) FROM ended)
+""")
+# What was used counts, whoever ended the run; its row stays as whoever cancelled it wrote it.
+END = text("""
+    WITH ended AS (
+        UPDATE runs SET finished_at = coalesce(finished_at, now()), usage = CAST(:usage AS jsonb),
+            status = CASE WHEN status = 'cancelled' THEN status ELSE CAST(:status AS run_status) END,
+            error = coalesce(error, :error)
+        WHERE id = :run_id AND status IN ('running', 'interrupted', 'cancelled')
+    )
+    INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
+    VALUES (:owner, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost)
+    ON CONFLICT (owner, day) DO UPDATE SET runs = day.runs + 1,
+        requests = day.requests + excluded.requests,
+        input_tokens = day.input_tokens + excluded.input_tokens,
+        output_tokens = day.output_tokens + excluded.output_tokens,
+        cost = day.cost + excluded.cost
 """)
 
 
@@ -166,7 +182,7 @@ class RunRecords:
             "run_id": run_id,
             "owner": owner,
             "output": json.dumps(storable(output)),
-            "usage": USAGE.dump_json(usage).decode(),
+            **_used(usage),
             "conversation_id": conversation.conversation_id if conversation else None,
             "expected_revision": conversation.revision if conversation else None,
             "entry_ids": ids,
@@ -175,10 +191,6 @@ class RunRecords:
             "revision": str(uuid.uuid4()),
             "total_usage": USAGE.dump_json(after.usage).decode(),
             "deferred": deferred_json(after.deferred_tool_requests),
-            "requests": usage.requests,
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cost": usage.cost or 0,
         }
         try:
             async with self._sessions.engine.connect() as connection:
@@ -187,16 +199,16 @@ class RunRecords:
             raise conflict(error, str(values["conversation_id"])) from error
         if conversation and not found:
             raise ConversationConflict(conversation.conversation_id)
-        if conversation and not ended:
+        if not ended:
             raise RunCancelled("The run was cancelled.")
 
-    async def end(self, run_id: uuid.UUID, status: RunStatus, error: str) -> None:
-        """Write how a run ended that didn't end well. One that was cancelled elsewhere stays so."""
-        table = tables.Run
-        may_end = table.status.in_((RunStatus.RUNNING, RunStatus.INTERRUPTED))
-        statement = update(table).where(table.id == run_id, may_end)
+    async def end(
+        self, run_id: uuid.UUID, owner: str, status: RunStatus, error: str, usage: RunUsage
+    ) -> None:
+        """Write how a run ended that didn't end well, and count what it has used."""
+        values = {"run_id": run_id, "owner": owner, "status": status, "error": error, **_used(usage)}
         async with self._sessions.engine.connect() as connection:
-            await connection.execute(statement.values(status=status, finished_at=func.now(), error=error))
+            await connection.execute(END, values)
 
     async def cancel(self, run_id: uuid.UUID, owner: str) -> bool:
         """Write that a run of another process is cancelled. Return whether the owner has such a run."""
@@ -270,6 +282,16 @@ def no_conversation(conversation_id: str) -> RunError:
         HTTPStatus.NOT_FOUND,
         f"There is no conversation {conversation_id!r}. Leave conversation_id out to start one.",
     )
+
+
+def _used(usage: RunUsage) -> dict[str, Any]:
+    return {
+        "usage": USAGE.dump_json(usage).decode(),
+        "requests": usage.requests,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost": usage.cost or 0,
+    }
 
 
 def _busy() -> RunError:

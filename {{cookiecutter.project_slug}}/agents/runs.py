@@ -28,7 +28,7 @@ from agents.callers import Caller
 from agents.deps import RUN_ID, Deps
 from agents.events import EventStore, RunLog
 from agents.failures import INTERRUPTED, RunError, explain
-from agents.history import history_window
+from agents.history import Meter, history_window
 from agents.models import NoModelError
 from agents.records import RunRecords, no_conversation
 from agents.registry import AGENTS
@@ -61,6 +61,7 @@ class StartedRun:
     kept: bool
     token: CancellationToken
     deps: Deps
+    meter: Meter
 
     @property
     def conversation_id(self) -> str | None:
@@ -149,6 +150,7 @@ class Runner:
             kept,
             CancellationToken(),
             deps,
+            Meter(),
         )
         request = f"{agent_id}\0{conversation_id}\0{prompt}"
         await self.records.begin(
@@ -179,7 +181,7 @@ class Runner:
             "timeout": self._settings.timeout,
             "usage_limits": UsageLimits(request_limit=limit),
             "cancellation_token": run.token,
-            "capabilities": [self._window],
+            "capabilities": [self._window, run.meter],
         }
 
     async def answer(self, run: StartedRun) -> Answer:
@@ -309,7 +311,7 @@ class Runner:
                 raise
             # What the caller gets stands by now, and doesn't fail for want of this row.
             logger.exception("The end of run %s could not be written", run.id)
-        self.underway.pop(run.id, None)
+        self._forget(run, RunStatus.SUCCEEDED)
         return answer
 
     async def _fail(self, run: StartedRun, error: Exception) -> RunError:
@@ -328,12 +330,16 @@ class Runner:
         try:
             # A run that is being cancelled still gets its row written.
             with anyio.CancelScope(shield=True):
-                await self.records.end(run.id, status, error)
+                usage = run.meter.usage_since(run.conversation.usage)
+                await self.records.end(run.id, run.owner, status, error, usage)
         except SQLAlchemyError:
             logger.exception("The end of run %s could not be written", run.id)
         finally:
-            self.underway.pop(run.id, None)
-            ended_runs.add(1, {"agent": run.agent_id, "status": status})
+            self._forget(run, status)
+
+    def _forget(self, run: StartedRun, status: RunStatus) -> None:
+        self.underway.pop(run.id, None)
+        ended_runs.add(1, {"agent": run.agent_id, "status": status})
 
 
 def _plain(output: Any) -> Any:

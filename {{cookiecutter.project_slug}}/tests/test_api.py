@@ -209,6 +209,17 @@ def test_request_limit_is_for_each_run(scripted: httpx.Client) -> None:
         assert ask(scripted, "and", conversation).json()["output"] == f"Heard {turn}: and"
 
 
+def test_what_a_failed_run_has_used_counts(scripted: httpx.Client, database: URL) -> None:
+    def requests() -> int:
+        return sum(day["requests"] for day in scripted.get("/v1/usage").json()["days"])
+
+    conversation, before = ask(scripted, "hello").json()["conversation_id"], requests()
+    assert ask(scripted, "loop current_time {}", conversation).status_code == 502
+    *_, row = run_rows(database, conversation)
+    assert (row.status, row.usage["requests"]) == ("failed", 3)
+    assert requests() == before + 3
+
+
 def test_connection_is_kept_alive_while_the_model_thinks(scripted: httpx.Client) -> None:
     response = ask(scripted, "sleep 0.5", headers=SSE)
     assert response.text.count(": ping\n\n") >= 2
