@@ -43,7 +43,12 @@ INDEXES = """
 SCHEMAS = (
     "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1"
 )
-OUR_TABLES = {"public.conversation_entries", "public.conversations", "public.runs"}
+OUR_TABLES = {
+    f"public.{name}"
+    for name in (
+        "api_key_usage api_keys conversation_entries conversations documents incidents passages run_events runs".split()
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Migrations:
         return self.workspace.path / "db/migrations/versions"
 
     def declare(self, source: str, module: str = "extras") -> None:
-        """Write a module of table classes and import it in db/tables/__init__.py, as the guide says."""
+        """Write a module of table classes, which db/tables/__init__.py finds, as the guide says."""
         tables = self.workspace.path / "db/tables"
         header = """
             import enum
@@ -77,10 +82,6 @@ class Migrations:
         (tables / f"{module}.py").write_text(
             textwrap.dedent(header) + "\n\n" + textwrap.dedent(source), encoding="utf-8"
         )
-        line = f"from db.tables import {module}  # noqa\n"
-        init = tables / "__init__.py"
-        if line not in init.read_text(encoding="utf-8"):
-            init.write_text(init.read_text(encoding="utf-8") + line, encoding="utf-8")
 
     def alembic(self, *arguments: str, **options: Any) -> Outcome:
         return self.workspace.alembic(*arguments, **options)

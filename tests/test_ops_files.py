@@ -113,7 +113,7 @@ def test_names_of_containers_and_cluster_follow_the_slug(baked: tuple[dict[str, 
     key = KEYS[answers.get("model_provider", "openai")]
     secrets = [secret["Name"] for secret in container["Secrets"] if isinstance(secret, dict)]
     where_asked = [choice[1]["Name"] for choice in container["Secrets"] if isinstance(choice, list)]
-    assert (set(secrets), where_asked) == ({"DB_PASS", "API_TOKEN", key}, ["MIGRATE_DB_PASS"])
+    assert (set(secrets), where_asked) == ({"DB_PASS", key}, ["MIGRATE_DB_PASS"])
     assert f"# {key}=" in workspace.read("example.env").splitlines()
 
 
@@ -140,10 +140,11 @@ def test_example_env_explains_every_variable_that_is_read(baked: tuple[dict[str,
     )
     agents = workspace.read("agents/settings.py")
     read = set(re.findall(r'\b(?:env|environ)(?:\.get\(|\[)"([A-Z][A-Z_]+)"', python))
+    read |= set(re.findall(r'alias="([A-Z][A-Z_]+)"', python))
     read |= {f"AGENT_{name.upper()}" for name in re.findall(r"^    (\w+): \w+ = Field", agents, re.MULTILINE)}
     for name in ("scripts/entrypoint.sh", "compose.yaml"):
         read |= set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", workspace.read(name)))
-    assert {"DATABASE_URL", "DB_PASS", "API_TOKEN", "AGENT_MODEL", "MIGRATE_DB", "DEV_UID"} <= read
+    assert {"DATABASE_URL", "DB_PASS", "API_KEYS_REQUIRED", "AGENT_MODEL", "MIGRATE_DB", "DEV_UID"} <= read
     told = re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", workspace.read("example.env"), re.MULTILINE)
     assert read <= set(told)
     assert len(told) == len(set(told))

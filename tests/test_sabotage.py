@@ -123,8 +123,8 @@ SABOTAGE = {
     ),
     "no-such-dependency": (
         f"{TEMPLATE_FOLDER}/pyproject.toml",
-        '"fastapi>=',
-        '"fastapi>=999999", "starlette>=',
+        '"uvicorn>=',
+        '"fastapi>=999999", "uvicorn>=',
         INSTALL,
         ("fastapi",),
     ),

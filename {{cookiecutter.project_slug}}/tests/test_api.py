@@ -1,5 +1,6 @@
 """The service over HTTP, as a process of its own on a real PostgreSQL."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -198,7 +199,7 @@ def test_tool_is_called_with_what_the_model_says(scripted: httpx.Client) -> None
 
 @pytest.mark.parametrize("zone", ["Europe", "nowhere", "../etc", "a\\u0000b"])
 def test_time_zone_that_is_none_is_for_the_model_to_mend(scripted: httpx.Client, zone: str) -> None:
-    output = ask(scripted, f'call current_time {{"time_zone": "{zone}"}}').json()["output"]
+    output = ask(scripted, "call current_time " + json.dumps({"time_zone": zone})).json()["output"]
     assert "use an IANA name" in output
 
 
