@@ -64,6 +64,11 @@ def counts(provider: httpx.Client) -> dict[str, int]:
     return found
 
 
+def release(provider: httpx.Client) -> None:
+    """Let the provider go on with the answers that it holds."""
+    provider.post("/release").raise_for_status()
+
+
 def run_rows(database: URL, conversation_id: str) -> list[Any]:
     """The conversation's rows in `runs`, oldest first."""
     engine = sync_engine(database)

@@ -1,12 +1,16 @@
-"""A throw-away PostgreSQL for all tests, and the service as a process of its own."""
+"""A throw-away PostgreSQL for all tests, and the service as a process of its own.
 
+To start the service takes seconds, so most tests share one of those that run as long as the session.
+"""
+
+import io
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,14 +20,17 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import URL, Connection, Engine, text
 
+from api import keys
 from db import embedded
 from db.session import Sessions, async_engine, session_factory, sync_engine
 from db.settings import WORKSPACE
 
 ALEMBIC_INI = WORKSPACE / "db" / "alembic.ini"
-# What the developer's shell may hold and no test may see: keys that cost money, a real database.
+# What the developer's shell may hold and no test may see: keys that cost money, a real database. Nor that
+# Python may keep no bytecode: each service would compile all libraries anew.
 HIDDEN = re.compile(
-    r"(AGENT|KNOWLEDGE|API|CHAT|DB|AWS|LOG|OTEL)_.*|.*_(API_KEY|BASE_URL)|DATABASE_URL|RUNTIME_ENV|MIGRATE_.*|WAIT_FOR_DB.*"
+    r"(AGENT|KNOWLEDGE|API|CHAT|DB|AWS|LOG|OTEL)_.*|.*_(API_KEY|BASE_URL)|DATABASE_URL|RUNTIME_ENV|MIGRATE_.*"
+    r"|WAIT_FOR_DB.*|PYTHONDONTWRITEBYTECODE"
 )
 
 
@@ -167,20 +174,20 @@ def serving(log: Path, url: URL, **variables: str) -> Iterator[httpx.Client]:
         yield client
 
 
+def keys_command(url: URL, *options: str) -> str:
+    """Run the command that people make API keys with, and return what it prints."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        for name in filter(HIDDEN.fullmatch, list(os.environ)):
+            patch.delenv(name)
+        patch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+        patch.setattr(sys, "argv", ["keys", *options])
+        keys.main()
+    return printed.getvalue().strip()
+
+
 def create_key(url: URL, name: str = "tests", *options: str) -> str:
-    """Make an API key, with the command that people make them with."""
-    printed = subprocess.run(
-        [sys.executable, "-m", "api.keys", "create", name, *options],
-        cwd=WORKSPACE,
-        env=clean_env(DATABASE_URL=url.render_as_string(hide_password=False)),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    ).stdout
-    found = re.search(r"\bak_\S+", printed)
-    assert found, printed
-    return found[0]
+    """Make an API key."""
+    return keys_command(url, "create", name, *options)
 
 
 @pytest.fixture(scope="session")
@@ -229,10 +236,41 @@ def scripted(database: URL, logs: Path, model: dict[str, str]) -> Iterator[httpx
 
 
 @pytest.fixture(scope="session")
-def prd(new_database: Callable[[], URL], logs: Path) -> Iterator[httpx.Client]:
-    """The service in production, with a key to call it, but none for a model."""
+def servers(database: URL, logs: Path, model: dict[str, str]) -> Iterator[list[Server]]:
+    """Two processes of the service on one database. In the second, streams nobody reads end at once."""
+    with (
+        service(logs / "one", database, **model) as one,
+        service(logs / "two", database, **model, AGENT_RESUME_SECONDS="0.3") as two,
+    ):
+        yield [one, two]
+
+
+@pytest.fixture(scope="session")
+def locked(database: URL, logs: Path, model: dict[str, str]) -> Iterator[httpx.Client]:
+    """The service as in production, where callers need a key, but with the OpenAPI document."""
+    with serving(logs / "locked", database, API_KEYS_REQUIRED="True", **model) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def own_database(new_database: Callable[[], URL]) -> URL:
+    """A database at head, for tests that break it and mend it again."""
     url = new_database()
     upgrade(url)
-    with serving(logs / "prd", url, RUNTIME_ENV="prd") as client:
-        client.headers["Authorization"] = f"Bearer {create_key(url)}"
+    return url
+
+
+@pytest.fixture(scope="session")
+def own(own_database: URL, logs: Path, model: dict[str, str]) -> Iterator[httpx.Client]:
+    """The service on that database, with settings that must stop nothing."""
+    nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "MIGRATE_WHEN_AHEAD": "start"}
+    with serving(logs / "own", own_database, **nowhere, **model) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def prd(database: URL, logs: Path) -> Iterator[httpx.Client]:
+    """The service in production, with a key to call it, but none for a model."""
+    with serving(logs / "prd", database, RUNTIME_ENV="prd") as client:
+        client.headers["Authorization"] = f"Bearer {create_key(database)}"
         yield client

@@ -2,6 +2,7 @@
 
     sleep S             answers after S seconds
     slow N S WORD       streams the N tokens WORD/1, WORD/2, ... with S seconds before each
+    hold N WORD         streams the same, and waits after the first token until `POST /release`
     cut N               closes the connection after N tokens
     call TOOL JSON      calls the tool, an output tool too; then tells what it returned
     loop TOOL JSON      calls the tool again and again
@@ -54,6 +55,7 @@ ERRORS: dict[str, tuple[int, str, dict[str, str]]] = {
 
 stats = Counter(open=0, finished=0, cancelled=0)
 flaked: set[str] = set()
+held: set[anyio.Event] = set()
 last: dict[str, Any] = {}
 
 
@@ -65,6 +67,7 @@ class Reply:
     tool: str | None = None
     sleep: float = 0
     pause: float = 0
+    hold: bool = False
     cut: bool = False
     id: str = field(default_factory=lambda: uuid4().hex)
 
@@ -107,6 +110,9 @@ def obey(messages: list[dict[str, Any]]) -> Reply:
         case "slow":
             count, pause, word = rest.split(maxsplit=2)
             return Reply([f"{word}/{n} " for n in range(1, int(count) + 1)], pause=float(pause))
+        case "hold":
+            count, word = rest.split(maxsplit=1)
+            return Reply([f"{word}/{n} " for n in range(1, int(count) + 1)], hold=True)
         case "cut":
             return Reply([f"{n} " for n in range(1, int(rest) + 1)], cut=True)
         case "half":
@@ -195,6 +201,9 @@ class Completion(Response):
         for number, delta in enumerate(self.reply.deltas()):
             if number and self.reply.pause:
                 await anyio.sleep(self.reply.pause)
+            if number == 2 and self.reply.hold:
+                held.add(event := anyio.Event())
+                await event.wait()
             await chunk(choices=self.choice(False, delta=delta))
         if self.reply.cut:  # The server closes the connection of an answer that has no end.
             return
@@ -245,12 +254,19 @@ async def read_last(request: Request) -> Response:
     return JSONResponse(last)
 
 
+async def release(request: Request) -> Response:
+    while held:
+        held.pop().set()
+    return Response()
+
+
 app = Starlette(
     routes=[
         Route("/v1/chat/completions", completions, methods=["POST"]),
         Route("/v1/embeddings", embeddings, methods=["POST"]),
         Route("/stats", read_stats),
         Route("/last", read_last),
+        Route("/release", release, methods=["POST"]),
     ]
 )
 

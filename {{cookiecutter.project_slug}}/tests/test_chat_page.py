@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +22,9 @@ if find_spec("playwright") is None:
 from playwright.sync_api import Browser, Locator, Page, Playwright, ViewportSize, expect, sync_playwright
 from sqlalchemy import URL
 
-from tests.conftest import Server, create_key, service, upgrade
+from api.routes import chat
+from api.settings import ApiSettings
+from tests.conftest import Server, create_key
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE: ViewportSize = {"width": 360, "height": 740}
@@ -63,14 +65,8 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     browser.close()
 
 
-@pytest.fixture(scope="module")
-def chat_server(database: URL, logs: Path, model: dict[str, str]) -> Iterator[Server]:
-    with service(logs / "chat", database, **model) as server:
-        yield server
-
-
 @pytest.fixture
-def page(browser: Browser, chat_server: Server) -> Iterator[Page]:
+def page(browser: Browser, servers: list[Server]) -> Iterator[Page]:
     """The page, opened by a new person. At the end nothing has left the origin, nor broken its rules."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     page = context.new_page()
@@ -80,7 +76,7 @@ def page(browser: Browser, chat_server: Server) -> Iterator[Page]:
     page.on("request", lambda request: asked.add(origin(request.url)))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda line: complaints.append(line.text) if "Content Security" in line.text else None)
-    page.goto(chat_server.address)
+    page.goto(servers[0].address)
     expect(message_box(page)).to_be_focused()
     yield page
     context.close()
@@ -140,8 +136,8 @@ def test_an_answer_goes_on_after_a_reload_in_the_middle(page: Page) -> None:
     expect(answers(page)).to_have_text(TICKS)
 
 
-def test_an_answer_goes_on_after_the_connection_was_lost(page: Page, chat_server: Server) -> None:
-    with Wire(chat_server.address) as wire:
+def test_an_answer_goes_on_after_the_connection_was_lost(page: Page, servers: list[Server]) -> None:
+    with Wire(servers[0].address) as wire:
         page.goto(wire.address)
         ask(page, SLOW)
         expect(answers(page)).to_contain_text("tick/3")
@@ -199,7 +195,7 @@ def test_sources_are_listed_as_text(page: Page) -> None:
     )
 
 
-def test_stop_stops(page: Page, chat_server: Server) -> None:
+def test_stop_stops(page: Page) -> None:
     ask(page, "slow 300 0.1 tick")
     expect(answers(page)).to_contain_text("tick/3")
     with page.expect_response(re.compile("/cancel$")) as cancelled:
@@ -263,10 +259,10 @@ def test_conversations_can_be_renamed_and_deleted(page: Page) -> None:
     expect(page.get_by_role("alert")).to_have_text("This conversation is gone.")
 
 
-def test_more_conversations_come_on_demand(page: Page, chat_server: Server) -> None:
+def test_more_conversations_come_on_demand(page: Page, servers: list[Server]) -> None:
     for number in range(31):
         answer = httpx.post(
-            f"{chat_server.address}/v1/agents/assistant/runs", json={"input": f"Page {number}"}
+            f"{servers[0].address}/v1/agents/assistant/runs", json={"input": f"Page {number}"}
         )
         assert answer.is_success
     page.reload()
@@ -341,34 +337,35 @@ def test_it_is_dark_where_people_like_it_dark(page: Page) -> None:
 
 
 def test_the_key_is_asked_for_and_kept_in_the_tab_only(
-    browser: Browser, new_database: Callable[[], URL], logs: Path, model: dict[str, str]
+    browser: Browser, locked: httpx.Client, database: URL, logs: Path
 ) -> None:
-    url = new_database()
-    upgrade(url)
-    key = create_key(url)
-    with service(logs / "chat_prd", url, RUNTIME_ENV="prd", CHAT_PAGE="True", **model) as server:
-        page = browser.new_page()
-        page.goto(server.address)
-        field = page.get_by_role("textbox", name="Key")
-        field.fill("ak_wrong")
-        page.keyboard.press("Enter")
-        expect(page.locator("#ask-text")).to_contain_text("Unauthorized")
-        assert field.get_attribute("type") == "password"
-        field.fill(key)
-        page.keyboard.press("Enter")
-        ask(page, "Hello")
-        expect(answers(page)).to_have_text("Heard 1: Hello")
-        page.reload()
-        expect(answers(page)).to_have_text("Heard 1: Hello")
-        assert key not in page.url
-        assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
-        assert key not in (logs / "chat_prd").read_text(encoding="utf-8")
-        page.close()
+    key = create_key(database)
+    page = browser.new_page()
+    page.goto(str(locked.base_url))
+    field = page.get_by_role("textbox", name="Key")
+    field.fill("ak_wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#ask-text")).to_contain_text("Unauthorized")
+    assert field.get_attribute("type") == "password"
+    field.fill(key)
+    page.keyboard.press("Enter")
+    ask(page, "Hello")
+    expect(answers(page)).to_have_text("Heard 1: Hello")
+    page.reload()
+    expect(answers(page)).to_have_text("Heard 1: Hello")
+    assert key not in page.url
+    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    assert key not in (logs / "locked").read_text(encoding="utf-8")
+    page.close()
 
 
-def test_the_page_is_off_in_production(prd: httpx.Client) -> None:
+def test_the_page_is_off_in_production_unless_switched_on(prd: httpx.Client) -> None:
     assert prd.get("/").status_code == 404
     assert prd.get("/chat/app.js").status_code == 404
+    database = {"DATABASE_URL": "postgresql://u:p@h/d"}
+    settings = ApiSettings.from_env({"RUNTIME_ENV": "prd", **database})
+    assert chat.enabled(settings, {"CHAT_PAGE": "True"})
+    assert not chat.enabled(settings, {})
 
 
 def test_the_files_are_kept_by_browsers_as_long_as_they_are_good(dev: httpx.Client) -> None:

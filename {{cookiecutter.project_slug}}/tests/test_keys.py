@@ -1,25 +1,26 @@
 """API keys: the command, who gets in, what is kept apart, and limits that hold for all processes."""
 
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from itertools import cycle
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import URL, Engine, func, select, update
+from sqlalchemy import URL, Engine, func, make_url, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from agents import callers
 from api import keys
 from db.session import sync_engine
+from db.settings import WORKSPACE
 from db.tables import ApiKey, Run
 from tests.client import ask, check_problem, wait_for
-from tests.conftest import create_key, service, serving
+from tests.conftest import clean_env, keys_command
 
 # What else a client could put into a body to reach a conversation, by the end of the path.
 WORDS = {"role": "user", "content": "hello"}
@@ -49,26 +50,10 @@ def engine(database: URL) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture(scope="module")
-def locked(database: URL, logs: Path, model: dict[str, str]) -> Iterator[httpx.Client]:
-    """The service as in production, but with the OpenAPI document."""
-    with serving(logs / "locked", database, API_KEYS_REQUIRED="True", **model) as client:
-        yield client
-
-
 @pytest.fixture
-def command(
-    database: URL, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
+def command(database: URL) -> Callable[..., str]:
     """Run the command with the options, and return what it prints."""
-    monkeypatch.setenv("DATABASE_URL", database.render_as_string(hide_password=False))
-
-    def run(*options: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["keys", *options])
-        keys.main()
-        return capsys.readouterr().out.strip()
-
-    return run
+    return partial(keys_command, database)
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -108,7 +93,15 @@ def test_key_is_shown_once_and_only_its_hash_is_stored(command: Callable[..., st
 
 
 def test_key_can_be_made_in_a_shell(database: URL, locked: httpx.Client) -> None:
-    key = create_key(database)
+    key = subprocess.run(
+        [sys.executable, "-m", "api.keys", "create", "shell"],
+        cwd=WORKSPACE,
+        env=clean_env(DATABASE_URL=database.render_as_string(hide_password=False)),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout.strip()
     assert locked.get("/v1/agents", headers=bearer(key)).status_code == 200
 
 
@@ -131,15 +124,13 @@ def test_mistakes_are_explained(
 
 
 def test_database_that_is_not_ready_is_explained(
-    command: Callable[..., str], new_database: Callable[[], URL], monkeypatch: pytest.MonkeyPatch
+    new_database: Callable[[], URL], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", new_database().render_as_string(hide_password=False))
     with pytest.raises(SystemExit, match=r"Run: alembic -c db/alembic\.ini upgrade head"):
-        command("list")
+        keys_command(new_database(), "list")
     monkeypatch.setattr(keys, "WAIT_SECONDS", 0)
-    monkeypatch.setenv("DATABASE_URL", "postgresql://u:p@127.0.0.1:1/d")
     with pytest.raises(SystemExit, match="Nothing answers at the database's address"):
-        command("list")
+        keys_command(make_url("postgresql://u:p@127.0.0.1:1/d"), "list")
 
 
 def test_only_a_whole_and_valid_key_opens(
@@ -216,26 +207,14 @@ def test_what_one_key_wrote_no_other_key_can_reach(locked: httpx.Client, command
 
 
 def test_runs_a_minute_hold_for_all_processes(
-    locked: httpx.Client,
-    database: URL,
-    logs: Path,
-    model: dict[str, str],
-    engine: Engine,
-    command: Callable[..., str],
+    locked: httpx.Client, scripted: httpx.Client, engine: Engine, command: Callable[..., str]
 ) -> None:
     key = command("create", "limited", "--requests-per-minute", "7")
     # The test may take a minute, and this minute doesn't end before.
     change(engine, key, window_started_at=datetime.now(UTC) + timedelta(hours=1))
-    with (
-        service(logs / "second", database, API_KEYS_REQUIRED="True", **model) as second,
-        httpx.Client(base_url=second.address, timeout=20) as other,
-        ThreadPoolExecutor(16) as pool,
-    ):
+    with ThreadPoolExecutor(16) as pool:
         answers = list(
-            pool.map(
-                lambda client: ask(client, "hello", headers=bearer(key)),
-                (client for client, _ in zip(cycle((locked, other)), range(40), strict=False)),
-            )
+            pool.map(lambda client: ask(client, "hello", headers=bearer(key)), [locked, scripted] * 20)
         )
     assert Counter(answer.status_code for answer in answers) == {200: 7, 429: 33}
     refused = next(answer for answer in answers if answer.status_code == 429)

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +15,7 @@ from sqlalchemy import URL, text
 
 from db.session import sync_engine
 from tests.client import check_problem, wait_for
-from tests.conftest import create_key, serving
+from tests.conftest import create_key
 from tests.provider import SECRET
 
 CHAT = "/v1/chat/completions"
@@ -45,13 +44,6 @@ def demonstration(dev: httpx.Client) -> Iterator[openai.OpenAI]:
 @pytest.fixture
 def obedient(scripted: httpx.Client) -> Iterator[openai.OpenAI]:
     with client_of(scripted) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def keyed(database: URL, logs: Path, model: dict[str, str]) -> Iterator[httpx.Client]:
-    """The service in production, where callers need a key."""
-    with serving(logs / "keyed", database, RUNTIME_ENV="prd", **model) as client:
         yield client
 
 
@@ -247,9 +239,9 @@ def test_run_is_cancelled_when_the_client_leaves(
     assert wait_for(lambda: provider.get("/stats").json()["cancelled"] > before, 2)
 
 
-def test_keys_and_their_limits(keyed: httpx.Client, database: URL) -> None:
+def test_keys_and_their_limits(locked: httpx.Client, database: URL) -> None:
     def complete(key: str) -> None:
-        with client_of(keyed, key) as client:
+        with client_of(locked, key) as client:
             client.chat.completions.create(model="assistant", messages=user("Hi"))
 
     with pytest.raises(openai.AuthenticationError, match="Bearer"):

@@ -1,9 +1,8 @@
 """Whether the service does what its OpenAPI document says, whatever it is sent."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -11,17 +10,15 @@ from schemathesis.checks import positive_data_acceptance
 from schemathesis.schemas import BaseSchema
 from sqlalchemy import URL
 
-from tests.conftest import create_key, serving
+from tests.conftest import create_key
 
 
 @pytest.fixture(scope="session")
-def documented(database: URL, logs: Path) -> Iterator[BaseSchema]:
-    """The document of the service, which wants a key; the demonstration model answers."""
-    key = create_key(database, "schemathesis")
-    with serving(logs / "documented", database, API_KEYS_REQUIRED="true") as client:
-        schema = schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
-        schema.config.update(headers={"Authorization": f"Bearer {key}"})
-        yield schema
+def documented(locked: httpx.Client, database: URL) -> BaseSchema:
+    """The document of the service, which wants a key."""
+    schema = schemathesis.openapi.from_url(f"{locked.base_url}/openapi.json")
+    schema.config.update(headers={"Authorization": f"Bearer {create_key(database, 'schemathesis')}"})
+    return schema
 
 
 @schemathesis.pytest.from_fixture("documented").parametrize()

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -24,7 +24,7 @@ from sqlalchemy import URL, text
 from db.session import sync_engine
 from db.settings import WORKSPACE
 from tests.client import RUNS, SSE, ask, check_problem, events, wait_for
-from tests.conftest import clean_env, create_key, serving, upgrade
+from tests.conftest import clean_env, create_key, serving
 from tests.provider import SECRET
 
 SITE = "https://a.example"
@@ -40,18 +40,17 @@ def strict(database: URL, logs: Path, model: dict[str, str]) -> Iterator[httpx.C
         yield client
 
 
-@pytest.fixture
-def with_tables(new_database: Callable[[], URL]) -> URL:
-    url = new_database()
-    upgrade(url)
-    return url
-
-
-def refuse_titles(url: URL) -> None:
+@contextmanager
+def refused_titles(url: URL) -> Iterator[None]:
     """Make PostgreSQL refuse a new conversation, with a message that quotes its title."""
     engine = sync_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE conversations ADD CHECK (title IS NULL) NOT VALID"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        table = "ALTER TABLE conversations"
+        connection.execute(text(f"{table} ADD CONSTRAINT no_title CHECK (title IS NULL) NOT VALID"))
+        try:
+            yield
+        finally:
+            connection.execute(text(f"{table} DROP CONSTRAINT no_title"))
     engine.dispose()
 
 
@@ -159,8 +158,9 @@ def test_lines_of_a_run_name_it_and_its_request(strict: httpx.Client, logs: Path
     run_id = events(failed)[0][1]["run_id"]
     [warning] = [line for line in lines(logs / "strict") if line["level"] == "WARNING"]
     assert (warning["request_id"], warning["run_id"]) == (request_id, run_id)
+    check_problem(strict.get(f"/nothing/{WORDS}"), 404)
     log = (logs / "strict").read_text(encoding="utf-8")
-    for words in (WORDS, WORDS.replace(" ", "+"), "not-a-real-key", SECRET):
+    for words in (WORDS, WORDS.replace(" ", "+"), WORDS.replace(" ", "%20"), "not-a-real-key", SECRET):
         assert words not in log
 
 
@@ -168,26 +168,6 @@ def test_lines_of_a_run_name_it_and_its_request(strict: httpx.Client, logs: Path
 def test_request_id_that_is_not_well_formed_is_replaced(strict: httpx.Client, shown: bytes) -> None:
     answer = strict.get("/health", headers={b"X-Request-ID": shown})
     assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["X-Request-ID"])
-
-
-def test_log_of_production_tells_where_it_failed_but_no_words(
-    with_tables: URL, logs: Path, model: dict[str, str]
-) -> None:
-    refuse_titles(with_tables)
-    log = logs / "where"
-    with serving(log, with_tables, RUNTIME_ENV="prd", **model) as client:
-        key = create_key(with_tables)
-        check_problem(client.get(f"/nothing/{WORDS}"), 404)
-        failed = ask(client, WORDS, headers={"Authorization": f"Bearer {key}"})
-        check_problem(failed, 500, "The service's log says why.")
-    line = line_of(log, failed.headers["X-Request-ID"])
-    assert (line["status"], line["owner"]) == (500, key.split("_")[1])
-    [error] = [line for line in lines(log) if line["level"] == "ERROR"]
-    assert error["request_id"] == failed.headers["X-Request-ID"]
-    assert "psycopg.errors.CheckViolation" in error["error"]
-    assert "agents/records.py" in error["error"]
-    for words in (WORDS, WORDS.replace(" ", "%20"), key.rpartition("_")[2], "not-a-real-key"):
-        assert words not in log.read_text(encoding="utf-8")
 
 
 class Collector:
@@ -242,48 +222,77 @@ def collecting() -> Iterator[tuple[Collector, dict[str, str]]]:
         server.server_close()
 
 
-def test_traces_and_metrics_tell_of_runs_without_their_words(
-    with_tables: URL, logs: Path, model: dict[str, str]
-) -> None:
-    traces = [f"{number:032x}" for number in (1, 2, 3, 4)]
-    with collecting() as (collector, endpoint):
-        log = logs / "telemetry"
-        variables = {**model, **endpoint, "RUNTIME_ENV": "prd"}
-        with serving(log, with_tables, **variables) as client:
-            key = create_key(with_tables)
+class Observed(NamedTuple):
+    """What a service in production told of four runs: its log, and what a collector received."""
 
-            def run(trace_id: str, words: str, **headers: str) -> int:
-                parent = {"traceparent": f"00-{trace_id}-{1:016x}-01", "Authorization": f"Bearer {key}"}
-                return ask(client, words, headers=parent | headers, params={"q": WORDS}).status_code
+    log: Path
+    collector: Collector
+    answers: list[httpx.Response]
+    key: str
+    unwanted: tuple[str, ...]
 
-            assert client.get("/ready").status_code == 200
-            assert run(traces[0], WORDS) == 200
-            assert run(traces[1], WORDS, **SSE) == 200
-            assert run(traces[2], "fail server") == 502
-            refuse_titles(with_tables)
-            assert run(traces[3], WORDS) == 500
-        spans, metrics = collector.spans(), collector.metrics()
-    assert list(spans) == traces, "one trace for each request, none for health checks and upkeep"
-    failed = [span.name for span in spans[traces[3]] if span.status.code == Status.STATUS_CODE_ERROR]
+
+def trace(number: int) -> str:
+    return f"{number + 1:032x}"
+
+
+@pytest.fixture(scope="module")
+def observed(own_database: URL, logs: Path, model: dict[str, str]) -> Observed:
+    """It has ended, and sent all by then."""
+    log, key, answers = logs / "observed", create_key(own_database), list[httpx.Response]()
+    with (
+        collecting() as (collector, endpoint),
+        serving(log, own_database, RUNTIME_ENV="prd", **model, **endpoint) as client,
+    ):
+        client.headers["Authorization"] = f"Bearer {key}"
+
+        def run(words: str, **headers: str) -> None:
+            parent = {"traceparent": f"00-{trace(len(answers))}-{1:016x}-01"}
+            answers.append(ask(client, words, headers=parent | headers, params={"q": WORDS}))
+
+        assert client.get("/ready").status_code == 200
+        run(WORDS)
+        run(WORDS, **SSE)
+        run("fail server")
+        with refused_titles(own_database):
+            run(WORDS)
+    assert [answer.status_code for answer in answers] == [200, 200, 502, 500]
+    asked = (WORDS, WORDS.replace(" ", "+"))
+    return Observed(log, collector, answers, key, (*asked, SECRET, "not-a-real-key", key.rpartition("_")[2]))
+
+
+def test_log_of_production_tells_where_it_failed_but_no_words(observed: Observed) -> None:
+    failed = observed.answers[3]
+    check_problem(failed, 500, "The service's log says why.")
+    line = line_of(observed.log, failed.headers["X-Request-ID"])
+    assert (line["status"], line["owner"]) == (500, observed.key.split("_")[1])
+    [error] = [line for line in lines(observed.log) if line["level"] == "ERROR"]
+    assert error["request_id"] == failed.headers["X-Request-ID"]
+    assert "psycopg.errors.CheckViolation" in error["error"]
+    assert "agents/records.py" in error["error"]
+    runs = {line["trace_id"] for line in lines(observed.log) if line.get("run_id")}
+    assert runs == {trace(0), trace(1), trace(2)}
+    log = observed.log.read_text(encoding="utf-8")
+    assert [words for words in observed.unwanted if words in log] == []
+
+
+def test_traces_and_metrics_tell_of_runs_without_their_words(observed: Observed) -> None:
+    spans, metrics = observed.collector.spans(), observed.collector.metrics()
+    # One trace for each request, none for health checks and upkeep.
+    assert list(spans) == [trace(number) for number in range(4)]
+    failed = [span.name for span in spans[trace(3)] if span.status.code == Status.STATUS_CODE_ERROR]
     assert any(name.startswith("WITH") for name in failed)
-    for trace_id in traces[:3]:
-        names = " ".join(span.name for span in spans[trace_id])
+    for number in range(3):
+        names = " ".join(span.name for span in spans[trace(number)])
         for name in ("POST /v1/agents/{agent_id}/runs", "invoke_agent", "chat fake", "WITH"):
             assert name in names
-    assert {line["trace_id"] for line in lines(log) if line.get("run_id")} == set(traces[:3])
+    assert "SELECT" in [span.name.split()[0] for span in spans[trace(0)]], "the key is looked up"
     assert {"http.server.request.duration", "gen_ai.client.token.usage", "agent.streams"} <= metrics.keys()
     for words in ("assistant", "succeeded", "failed"):
         assert words in metrics["agent.runs"]
-    sent = b"".join(body for bodies in collector.bodies.values() for body in bodies)
-    for words in (WORDS, WORDS.replace(" ", "+"), SECRET, "not-a-real-key", key.rpartition("_")[2]):
-        assert words.encode() not in sent
+    sent = b"".join(body for bodies in observed.collector.bodies.values() for body in bodies)
+    assert [words for words in observed.unwanted if words.encode() in sent] == []
 
 
-def test_telemetry_without_a_collector_stops_nothing(
-    with_tables: URL, logs: Path, model: dict[str, str]
-) -> None:
-    with socket.socket() as taken:  # where nobody answers
-        taken.bind(("127.0.0.1", 0))
-        nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{taken.getsockname()[1]}"}
-        with serving(logs / "nowhere", with_tables, **nowhere, **model) as client:
-            assert ask(client, "hello").status_code == 200
+def test_telemetry_without_a_collector_stops_nothing(own: httpx.Client) -> None:
+    assert ask(own, "hello").status_code == 200
