@@ -11,15 +11,11 @@ from datetime import UTC, date, datetime
 from hashlib import sha256
 from hmac import compare_digest
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, case, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import tables
-
-if TYPE_CHECKING:
-    from agents.failures import RunError
 
 KEY = re.compile(r"ak_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{64})")
 # So long a key that was revoked, or whose limits were changed, may go on as before.
@@ -118,7 +114,7 @@ async def admit(session: AsyncSession, caller: Caller) -> None:
             raise _too_many(f"{caller.requests_per_minute} runs a minute", 60)
 
 
-def _too_many(limit: str, period: int) -> "RunError":
+def _too_many(limit: str, period: int) -> Exception:
     from agents.failures import RunError  # Here, because the command for keys needn't wait for pydantic-ai.
 
     left = period - time.time() % period

@@ -6,14 +6,11 @@ standard variables hold: https://opentelemetry.io/docs/specs/otel/configuration/
 
 import os
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import context
 from sqlalchemy.ext.asyncio import AsyncEngine
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import Span
 
 ENDPOINTS = ("", "TRACES_", "METRICS_")
 
@@ -44,7 +41,7 @@ def instrument(engine: AsyncEngine) -> None:
     class WithoutValues(SpanProcessor):
         """Keeps out of spans what may quote a value: query strings, and PostgreSQL's messages of errors."""
 
-        def on_start(self, span: "Span", parent_context: context.Context | None = None) -> None:
+        def on_start(self, span: Any, parent_context: context.Context | None = None) -> None:
             if "url.query" in (span.attributes or ()):
                 span.set_attribute("url.query", "REDACTED")
             set_status = span.set_status
