@@ -1,7 +1,6 @@
 """Pages of a list that is sorted by a time, the newest first: a cursor tells where the next one starts."""
 
 import base64
-import binascii
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -30,7 +29,7 @@ def after(cursor: str, time: Any, id: Any) -> ColumnElement[bool]:  # noqa: A002
         values = (datetime.fromisoformat(moment), last)
         if values[0].tzinfo is None or "\0" in last:
             raise ValueError
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise HTTPException(
             HTTPStatus.UNPROCESSABLE_ENTITY, "cursor: send the next_cursor of the page before, unchanged."
         ) from None
