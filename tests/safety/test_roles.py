@@ -1,7 +1,6 @@
 """python -m db.roles makes the two roles, as an administrator who is no superuser: those of cloud providers are none."""
 
 import subprocess
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -14,7 +13,7 @@ ODD = "o'd\"d %s {x} pass-word ü"
 
 
 @pytest.fixture(params=["debian", "embedded"])
-def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest) -> Database:
     """A database of an administrator's own."""
     server: Server = request.getfixturevalue(request.param)
     admin = f"administrator_{next(NUMBERS)}"
@@ -22,7 +21,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     database = server.new_database()
     server.execute(f"ALTER DATABASE {database.name} OWNER TO {admin}")
     database.execute(f"GRANT ALL ON SCHEMA public TO {admin} WITH GRANT OPTION")
-    yield Database(Server(server.host, server.port, admin, "admins-own"), database.name)
+    return Database(Server(server.host, server.port, admin, "admins-own"), database.name)
 
 
 def settings(database: Database, app: str = "app", password: str = ODD) -> dict[str, str]:
@@ -42,7 +41,7 @@ def settings(database: Database, app: str = "app", password: str = ODD) -> dict[
 
 
 def make_roles(code: Code, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    command = [code.python, "-m", "db.roles"]
+    command = [str(code.python), "-m", "db.roles"]
     return subprocess.run(
         command, cwd=code.path, env=code.environment(env), capture_output=True, text=True, check=False
     )

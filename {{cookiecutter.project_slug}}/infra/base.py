@@ -4,17 +4,14 @@ import json
 
 from aws_cdk import CfnOutput, RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_logs as logs
-from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
+from database import PORT, make_database
 from nag import accept
-from names import DATABASE, Names
+from names import Names
 from network import make_network
 from settings import Settings
-
-PORT = 5432
 
 
 class Base(Stack):
@@ -22,14 +19,12 @@ class Base(Stack):
 
     def __init__(self, scope: Construct, names: Names, settings: Settings) -> None:
         """Describe them."""
-        super().__init__(
-            scope, names.base_stack, env={"region": settings.region}, termination_protection=settings.protect
-        )
+        super().__init__(scope, names.base_stack, env={"region": settings.region})
         self.vpc = make_network(self, settings)
         self.database_group = ec2.SecurityGroup(
             self, "DatabaseGroup", vpc=self.vpc, description="The database"
         )
-        self.database = self._database(names, settings)
+        self.database = make_database(self, names, settings, self.vpc, self.database_group)
         network = {
             "subnets": [subnet.subnet_id for subnet in self.vpc.private_subnets],
             "securityGroups": [self.let_in(self, "Tasks that run once").security_group_id],
@@ -49,7 +44,12 @@ class Base(Stack):
         self.migrator_secret = self._login(names.migrator_secret, "migrator")
         # Made with a random value; the real key comes in by hand and is in no file.
         self.model_key_secret = secretsmanager.Secret(self, "ModelKey", secret_name=names.model_key_secret)
-        accept(self.model_key_secret, {"SMG4": "The provider of the models gives out the key; see Rotate secrets."})
+        for secret in (self.app_secret, self.migrator_secret, self.model_key_secret):
+            accept(
+                secret, {"SMG4": "Replaced by commands, not by a function: see Rotate secrets in README.md."}
+            )
+            if settings.protect:
+                secret.apply_removal_policy(RemovalPolicy.RETAIN)
 
     def let_in(self, stack: Stack, description: str) -> ec2.SecurityGroup:
         """Return a security group in `stack`, from which the database can be reached."""
@@ -68,81 +68,12 @@ class Base(Stack):
         return group
 
     def _login(self, name: str, role: str) -> secretsmanager.Secret:
-        secret = secretsmanager.Secret(
-            self,
-            role.capitalize(),
-            secret_name=name,
-            generate_secret_string=secretsmanager.SecretStringGenerator(
-                secret_string_template=json.dumps({"username": role}),
-                generate_string_key="password",
-                password_length=40,
-                exclude_punctuation=True,
-            ),
+        generated = secretsmanager.SecretStringGenerator(
+            secret_string_template=json.dumps({"username": role}),
+            generate_string_key="password",
+            password_length=40,
+            exclude_punctuation=True,
         )
-        accept(secret, {"SMG4": "Replaced by a command and the roles task, without a function; see Rotate secrets."})
-        return secret
-
-    def _database(self, names: Names, settings: Settings) -> rds.CfnDBInstance:
-        # With this name RDS writes its log there, instead of into a group that is kept for ever.
-        log = logs.LogGroup(
-            self,
-            "DatabaseLog",
-            log_group_name=f"/aws/rds/instance/{names.database}/postgresql",
-            retention=settings.log_retention,
-            removal_policy=RemovalPolicy.DESTROY,
+        return secretsmanager.Secret(
+            self, role.capitalize(), secret_name=name, generate_secret_string=generated
         )
-        parameters = rds.CfnDBParameterGroup(
-            self,
-            "DatabaseParameters",
-            description=names.database,
-            family=f"postgres{settings.postgres.partition('.')[0]}",
-            parameters={
-                "rds.force_ssl": "1",
-                "max_connections": str(settings.database_connections),
-                "log_min_duration_statement": "1000",
-                # Passwords are in statements, though only as hashes.
-                "log_statement": "none",
-            },
-        )
-        subnets = rds.CfnDBSubnetGroup(
-            self,
-            "DatabaseSubnets",
-            db_subnet_group_description=names.database,
-            subnet_ids=[subnet.subnet_id for subnet in self.vpc.private_subnets],
-        )
-        database = rds.CfnDBInstance(
-            self,
-            "Database",
-            db_instance_identifier=names.database,
-            engine="postgres",
-            # Minor versions come by themselves in the window for maintenance. A major one is set here, and meant.
-            engine_version=settings.postgres,
-            auto_minor_version_upgrade=True,
-            allow_major_version_upgrade=True,
-            db_instance_class=settings.database_class,
-            storage_type="gp3",
-            allocated_storage=str(settings.database_gb),
-            max_allocated_storage=settings.database_max_gb,
-            storage_encrypted=True,
-            multi_az=settings.multi_az,
-            db_name=DATABASE,
-            master_username="administrator",
-            manage_master_user_password=True,
-            db_parameter_group_name=parameters.ref,
-            db_subnet_group_name=subnets.ref,
-            vpc_security_groups=[self.database_group.security_group_id],
-            publicly_accessible=False,
-            backup_retention_period=settings.backup_days,
-            copy_tags_to_snapshot=True,
-            delete_automated_backups=not settings.protect,
-            deletion_protection=settings.protect,
-            enable_cloudwatch_logs_exports=["postgresql"],
-        )
-        database.apply_removal_policy(RemovalPolicy.SNAPSHOT if settings.protect else RemovalPolicy.DESTROY)
-        database.node.add_dependency(log)
-        accept(database, {"RDS11": "The port is known anyway. The security group and TLS keep strangers away."})
-        if not settings.multi_az:
-            accept(database, {"RDS3": "Chosen in settings.py: this environment may stand still for some minutes."})
-        if not settings.protect:
-            accept(database, {"RDS10": "Chosen in settings.py: this environment can be made anew."})
-        return database

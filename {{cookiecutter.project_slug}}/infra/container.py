@@ -9,7 +9,8 @@ from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 
-from base import PORT, Base
+from base import Base
+from database import PORT
 from nag import accept
 from names import DATABASE, REPOSITORY
 from settings import CERTIFICATE, Settings

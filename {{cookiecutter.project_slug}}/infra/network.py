@@ -18,12 +18,16 @@ def make_network(scope: Construct, settings: Settings) -> ec2.IVpc:
         max_azs=2,
         nat_gateways=settings.nat_gateways,
         subnet_configuration=[
-            ec2.SubnetConfiguration(name="public", subnet_type=ec2.SubnetType.PUBLIC, map_public_ip_on_launch=False),
+            ec2.SubnetConfiguration(
+                name="public", subnet_type=ec2.SubnetType.PUBLIC, map_public_ip_on_launch=False
+            ),
             ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
         ],
     )
     # What was refused is worth its price to whoever looks for an intruder or a missing rule.
-    log = logs.LogGroup(scope, "Rejected", retention=settings.log_retention, removal_policy=RemovalPolicy.DESTROY)
+    log = logs.LogGroup(
+        scope, "Rejected", retention=settings.log_retention, removal_policy=RemovalPolicy.DESTROY
+    )
     vpc.add_flow_log(
         "Rejected",
         destination=ec2.FlowLogDestination.to_cloud_watch_logs(log),

@@ -100,16 +100,15 @@ class Service(Stack):
         )
         return {"domain_name": settings.domain, "domain_zone": zone}
 
-    def _configure(
-        self, settings: Settings, served: patterns.ApplicationLoadBalancedFargateService
-    ) -> None:
+    def _configure(self, settings: Settings, served: patterns.ApplicationLoadBalancedFargateService) -> None:
         served.target_group.configure_health_check(
-            path="/ready", interval=Duration.seconds(10), healthy_threshold_count=2, unhealthy_threshold_count=3
+            path="/ready",
+            interval=Duration.seconds(10),
+            healthy_threshold_count=2,
+            unhealthy_threshold_count=3,
         )
         # Tasks that stop may finish the answers that they have begun.
-        served.target_group.set_attribute(
-            "deregistration_delay.timeout_seconds", str(settings.idle_seconds)
-        )
+        served.target_group.set_attribute("deregistration_delay.timeout_seconds", str(settings.idle_seconds))
         served.load_balancer.set_attribute("routing.http.drop_invalid_header_fields.enabled", "true")
         served.load_balancer.set_attribute("deletion_protection.enabled", str(settings.protect).lower())
         requests = s3.Bucket(

@@ -35,7 +35,14 @@ class Tasks(Stack):
         migrator = login(base.migrator_secret)
         upgrade = ["alembic", "-c", "db/alembic.ini", "upgrade", "head"]
         make_task(
-            self, names.migrate_task, base, settings, image=image, log=self.log, secrets=migrator, command=upgrade
+            self,
+            names.migrate_task,
+            base,
+            settings,
+            image=image,
+            log=self.log,
+            secrets=migrator,
+            command=upgrade,
         )
         everybody = {
             **login(base.app_secret),
@@ -44,5 +51,12 @@ class Tasks(Stack):
         }
         roles = ["python", "-m", "db.roles"]
         make_task(
-            self, names.roles_task, base, settings, image=image, log=self.log, secrets=everybody, command=roles
+            self,
+            names.roles_task,
+            base,
+            settings,
+            image=image,
+            log=self.log,
+            secrets=everybody,
+            command=roles,
         )
