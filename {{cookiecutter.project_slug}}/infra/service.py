@@ -43,6 +43,7 @@ class Service(Stack):
             health_check_grace_period=Duration.seconds(300 if settings.migrate == "start" else 60),
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             protocol=elb.ApplicationProtocol.HTTPS,
+            ssl_policy=elb.SslPolicy.RECOMMENDED_TLS,
             redirect_http=True,
             idle_timeout=Duration.seconds(settings.idle_seconds),
             **self._address(settings),
