@@ -489,7 +489,9 @@ def test_the_guides_commands_in_the_emulator(infra: Path, emulator: dict[str, st
     end = shell(f"{before}\naws ecs execute-command{execute}", emulator, check=False)
     assert end.code != 0
     assert "usage:" not in end.output, "the AWS CLI itself refuses the command"
-    assert re.search(r"SessionManagerPlugin|execute_command|ExecuteCommand|404|501", end.output), end.output
+    assert re.search(r"SessionManagerPlugin is not found|execute_command action has not been", end.output), (
+        end.output
+    )
 
 
 def test_a_task_runs_once_in_the_emulator(infra: Path, emulator: dict[str, str]) -> None:

@@ -1,5 +1,7 @@
 """The service behind its load balancer, and how many tasks it has."""
 
+from typing import Any
+
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_ec2 as ec2
@@ -92,7 +94,7 @@ class Service(Stack):
             stop_timeout=Duration.seconds(30),
         )
 
-    def _address(self, settings: Settings) -> dict[str, object]:
+    def _address(self, settings: Settings) -> dict[str, Any]:
         if settings.certificate_arn:
             certificate = acm.Certificate.from_certificate_arn(self, "Certificate", settings.certificate_arn)
             return {"certificate": certificate}
