@@ -56,8 +56,7 @@ def make_roles(connection: psycopg.Connection, env: Mapping[str, str]) -> None:
         known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
         # Only its hash, so that no log of the server ever has the password itself.
         hashed = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
-        change = "ALTER" if known else "CREATE"
-        login = sql.SQL(f"{change} ROLE {{}} LOGIN PASSWORD {{}}")
+        login = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}" if known else "CREATE ROLE {} LOGIN PASSWORD {}")
         connection.execute(login.format(sql.Identifier(role), sql.Literal(hashed.decode())))
     for statement in GRANTS:
         run(statement, app=app, migrator=migrator, database=connection.info.dbname)
