@@ -32,6 +32,15 @@ TERMINAL = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 # The one place where answers remove files: answer that was "no" -> what goes.
 REMOVED = {
+    "use_knowledge": [
+        "agents/knowledge",
+        "db/tables/knowledge.py",
+        "db/migrations/versions/2026_11_24_1600-62affef7ba65_knowledge.py",
+        "tests/test_knowledge.py",
+    ],
+    "use_chat_page": ["api/chat", "api/routes/chat.py", "tests/test_chat_page.py"],
+    "use_openai_api": ["api/routes/openai.py", "tests/test_openai_api.py"],
+    "use_ag_ui": ["api/routes/ag_ui.py", "tests/test_ag_ui.py"],
     "use_ecs": ["infra"],
     "use_github_actions": [".github"],
 }

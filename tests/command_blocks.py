@@ -209,6 +209,8 @@ def run_blocks(
     cwd: Path,
     env: Mapping[str, str],
     prepare: Mapping[str, Callable[[], None]] | None = None,
+    *,
+    keep_serving: bool = False,
 ) -> dict[str, str]:
     """Run the blocks in order, and check those that are marked as not to be run.
 
@@ -217,6 +219,7 @@ def run_blocks(
         cwd: the folder to start in, which holds what the commands name.
         env: the environment of the shell.
         prepare: for a heading, what must happen before the first block below it.
+        keep_serving: whether a server goes on below the next heading.
 
     Returns:
         For each heading, what the commands below it printed.
@@ -230,7 +233,8 @@ def run_blocks(
         section = ""
         for block in blocks:
             if block.heading != section:
-                shell.stop_servers()
+                if not keep_serving:
+                    shell.stop_servers()
                 section = block.heading
                 if first := prepare.pop(section, None):
                     first()

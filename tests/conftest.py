@@ -36,6 +36,8 @@ KEPT = (
     "CURL_CA_BUNDLE",
     "HTTP",
     "NO_PROXY",
+    "NODE_EXTRA_CA_CERTS",
+    "NPM_CONFIG_",
 )
 
 # Answers that ask as much of escaping as a person's may.
@@ -294,3 +296,13 @@ def workspace(installed: Workspace, tmp_path: Path) -> Workspace:
     own = Path(shutil.copytree(installed.path, tmp_path / "agent-api", ignore=unwanted))
     (own / ".venv").symlink_to(installed.path / ".venv")
     return Workspace(own)
+
+
+@pytest.fixture
+def shell_environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a newcomer's terminal: uv is on PATH, what the template's tests use isn't."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "uv").symlink_to(shutil.which(UV) or UV)
+    path = [str(programs), *(part for part in os.environ["PATH"].split(os.pathsep) if part != str(UV.parent))]
+    return {**os.environ, "PATH": os.pathsep.join(path)}

@@ -38,7 +38,7 @@ def choices() -> Iterator[Any]:
 ALL_ANSWERS = [
     *choices(),
     *(pytest.param(answers, id=f"odd-{number}") for number, answers in enumerate(ODD_ANSWERS)),
-    pytest.param({"use_ecs": False, "use_github_actions": False}, id="bare"),
+    pytest.param({name: False for name in QUESTIONS if name.startswith("use_")}, id="bare"),
     pytest.param(
         {"project_slug": "a" * 40, "project_name": "N" * 100, "description": "D" * 300}, id="longest"
     ),
@@ -151,6 +151,9 @@ FULL = {
         **ODD_ANSWERS[0],
         "model_provider": "anthropic",
         "license": "Proprietary",
+        "use_knowledge": "no",
+        "use_chat_page": "no",
+        "use_openai_api": "no",
         "use_ecs": "no",
         "use_github_actions": "no",
         "init_git": "no",
@@ -159,6 +162,7 @@ FULL = {
         **ODD_ANSWERS[1],
         "model_provider": "google",
         "license": "Apache-2.0",
+        "use_ag_ui": "yes",
     },
 }
 

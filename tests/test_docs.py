@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.command_blocks import Block, broken_links, check_names, read_blocks, run_blocks
-from tests.conftest import ROOT, UV, Workspace
+from tests.conftest import ROOT, Workspace
 
 # The commands that people know by heart, to the letter, for the slug agent-api.
 FIXED_COMMANDS = """
@@ -36,16 +35,6 @@ TASK_ARN=$(aws ecs list-tasks --cluster $ECS_CLUSTER --query "taskArns[0]" --out
 CONTAINER_NAME=prd-agent-api
 aws ecs execute-command --cluster $ECS_CLUSTER --task $TASK_ARN --container $CONTAINER_NAME --interactive --command "alembic -c db/alembic.ini upgrade head"
 """.strip().splitlines()
-
-
-@pytest.fixture
-def shell_environment(tmp_path: Path) -> dict[str, str]:
-    """The environment of a newcomer's terminal: uv is on PATH, what the template's tests use isn't."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "uv").symlink_to(shutil.which(UV) or UV)
-    path = [str(programs), *(part for part in os.environ["PATH"].split(os.pathsep) if part != str(UV.parent))]
-    return {**os.environ, "PATH": os.pathsep.join(path)}
 
 
 def blocks_of(workspace: Workspace, document: str) -> list[Block]:
@@ -131,13 +120,30 @@ def test_the_column_of_the_guide(workspace: Workspace) -> None:
 def test_the_commands_of_the_readme(workspace: Workspace, shell_environment: dict[str, str]) -> None:
     # The workspace's own tests run in full elsewhere; here it is the command that counts.
     environment = {**shell_environment, "PYTEST_ADDOPTS": "-k settings"}
-    printed = run_blocks(blocks_of(workspace, "README.md"), workspace.path, environment)
+    # tests/test_walkthrough.py does what this section says.
+    blocks = [block for block in blocks_of(workspace, "README.md") if block.heading != "Add an agent"]
+    printed = run_blocks(blocks, workspace.path, environment)
     first = printed["Five minutes"]
     assert '"id":"assistant"' in first
     assert '"conversation_id":"' in first
     assert "event: done" in first
     assert "Hello!" in first.partition("event: done")[2]
     assert "passed" in printed["Tests and checks"]
+
+
+def test_the_commands_of_the_api(workspace: Workspace, shell_environment: dict[str, str]) -> None:
+    printed = run_blocks(
+        blocks_of(workspace, "api/README.md"), workspace.path, shell_environment, keep_serving=True
+    )
+    runs = printed["Runs"]
+    assert "id: 4\n" in runs, "the stream that is resumed goes on after the third event"
+    assert "id: 3\n" not in runs.rpartition("id: 4\n")[0]
+    first, second = re.findall(r'"run_id":"([^"]+)"', runs)[-2:]
+    assert first == second, "the same idempotency key, the same run"
+    assert '"next_cursor"' in printed["Conversations"]
+    keys = printed["API keys"]
+    assert re.search(r"ak_\w{12}_\w{64}", keys)
+    assert "60 runs/min, 500000 tokens/day" in keys
 
 
 def test_the_commands_without_uv(workspace: Workspace, tmp_path: Path) -> None:
@@ -171,7 +177,7 @@ def test_blocks_that_are_not_run_name_what_exists(
 
 
 def test_every_document_with_commands_is_run_or_marked(installed: Workspace) -> None:
-    run_here = {"README.md", "db/README.md", "db/SAFE_MIGRATIONS.md"}
+    run_here = {"README.md", "api/README.md", "db/README.md", "db/SAFE_MIGRATIONS.md"}
     for path in markdown_files(installed):
         document = path.relative_to(installed.path).as_posix()
         if document not in run_here:

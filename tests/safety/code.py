@@ -40,8 +40,8 @@ class Code:
     def copy(cls, workspace: Path, to: Path) -> Self:
         shutil.copytree(workspace / "db", to / "db", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(workspace / "pyproject.toml", to)
-        first = next((to / "db/migrations/versions").glob("*.py"))
-        return cls(to, workspace / ".venv/bin/python", first.stem.split("-")[1].split("_")[0])
+        newest = max((to / "db/migrations/versions").glob("*.py"))
+        return cls(to, workspace / ".venv/bin/python", newest.stem.split("-")[1].split("_")[0])
 
     def newer(self, to: Path) -> "Code":
         """The next version of the code, to which revisions can be added without changing this one."""

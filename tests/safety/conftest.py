@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Workspace
+from tests.conftest import Workspace, cookiecutter
 from tests.safety.code import Code
 from tests.safety.servers import Database, Server, debian_server, embedded_server
+
+
+@pytest.fixture(scope="session")
+def installed(installed: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The workspace without the knowledge agent: Debian's server has no pgvector."""
+    output = tmp_path_factory.mktemp("without-knowledge")
+    outcome = cookiecutter(output, {"use_knowledge": "no", "init_git": "no", "install": "no"})
+    assert outcome.code == 0, outcome.output
+    workspace = Workspace(output / "agent-api")
+    (workspace.path / ".venv").symlink_to(installed.path / ".venv")
+    return workspace
 
 
 @pytest.fixture(scope="session")

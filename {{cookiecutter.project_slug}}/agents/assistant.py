@@ -1,13 +1,19 @@
-"""A general assistant. Copy this module to start an agent of your own, and name it in the registry."""
+"""A general assistant. Copy this module to start an agent of your own."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic_ai import Agent, ModelRetry
+from pydantic_ai import Agent, ModelRetry, RunContext
+from sqlalchemy import or_, select
+
+from agents.deps import Deps
+from db import tables
 
 # The model is chosen for each run, see agents/models.py.
-assistant = Agent(
-    name="assistant",
+AGENT = Agent(
+    name="Assistant",
+    description="Answers questions, knows the time and finds earlier conversations.",
+    deps_type=Deps,
     instructions=(
         "You are a helpful assistant. Answer in the language of the question, briefly and plainly. "
         "Say so when you don't know something."
@@ -15,7 +21,7 @@ assistant = Agent(
 )
 
 
-@assistant.tool_plain
+@AGENT.tool_plain
 def current_time(time_zone: str = "UTC") -> str:
     """Tell the date and time of now.
 
@@ -24,8 +30,38 @@ def current_time(time_zone: str = "UTC") -> str:
     """
     try:
         zone = UTC if time_zone == "UTC" else ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ModelRetry(
             f"There is no time zone {time_zone!r}: use an IANA name such as Europe/Berlin."
         ) from error
     return datetime.now(zone).strftime("%A, %Y-%m-%d %H:%M:%S %Z")
+
+
+@AGENT.tool
+async def search_conversations(ctx: RunContext[Deps], words: str) -> list[dict[str, str]]:
+    """Find the newest answers in the user's earlier conversations.
+
+    Args:
+        ctx: the run.
+        words: a few words, each of which is in the conversation's title or in the answer.
+    """
+    run, conversation = tables.Run, tables.Conversation
+    answer = run.output[()].astext
+    query = (
+        select(conversation.title, run.started_at, answer.label("answer"))
+        .join(conversation, conversation.id == run.conversation_id)
+        .where(conversation.scope == ctx.deps.owner, conversation.id != ctx.deps.conversation_id)
+        .where(run.status == tables.RunStatus.SUCCEEDED)
+        .order_by(run.started_at.desc())
+        .limit(5)
+    )
+    for word in words.replace("\0", " ").split():
+        query = query.where(
+            or_(conversation.title.icontains(word, autoescape=True), answer.icontains(word, autoescape=True))
+        )
+    async with ctx.deps.sessions() as session:
+        rows = (await session.execute(query)).all()
+    return [
+        {"title": row.title or "", "date": f"{row.started_at:%Y-%m-%d}", "answer": (row.answer or "")[:500]}
+        for row in rows
+    ]

@@ -5,10 +5,10 @@ A provider's own message may hold parts of a key or of a prompt, so none is ever
 
 from http import HTTPStatus
 
-from psycopg.errors import UndefinedColumn, UndefinedTable
+from psycopg.errors import ForeignKeyViolation, UndefinedColumn, UndefinedTable
 from pydantic_ai import exceptions as ai
 from pydantic_ai.conversation_store import ConversationConflict
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
@@ -23,6 +23,13 @@ class RunError(Exception):
         self.retry_after = retry_after
 
 
+# Told to whoever waits for a run that the end of its process cut off.
+INTERRUPTED = RunError(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "The service stopped before the run had ended. Send it again.",
+    retry_after=1,
+)
+
 # The first that fits counts.
 FAILURES: tuple[tuple[type[Exception], HTTPStatus, str], ...] = (
     (
@@ -33,6 +40,7 @@ FAILURES: tuple[tuple[type[Exception], HTTPStatus, str], ...] = (
     (OperationalError, HTTPStatus.SERVICE_UNAVAILABLE, "The database can't be reached."),
     (PoolTimeoutError, HTTPStatus.SERVICE_UNAVAILABLE, "The database is too busy for now."),
     (ai.RunTimedOut, HTTPStatus.GATEWAY_TIMEOUT, "The run took longer than AGENT_TIMEOUT allows."),
+    (ai.RunCancelled, HTTPStatus.CONFLICT, "The run was cancelled."),
     (ai.ModelTimeoutError, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
     (ai.ModelRequestTimeout, HTTPStatus.GATEWAY_TIMEOUT, "The model did not answer in time."),
     (
@@ -77,6 +85,8 @@ def explain(error: Exception) -> RunError:
             HTTPStatus.SERVICE_UNAVAILABLE,
             "The database's tables are not those that this code needs: /ready says what to do.",
         )
+    if isinstance(error, IntegrityError) and isinstance(error.orig, ForeignKeyViolation):
+        return RunError(HTTPStatus.CONFLICT, "The conversation was deleted meanwhile.")
     for kind, status, detail in FAILURES:
         if isinstance(error, kind):
             return RunError(status, detail, retry_after=getattr(error, "retry_after", None))

@@ -35,13 +35,21 @@ def resolve_model(name: str, runtime_env: RuntimeEnv, env: Mapping[str, str] = o
         env: where to look for the key.
 
     Raises:
-        NoModelError: where the key is missing outside ``dev``, or the name or its package is.
+        NoModelError: where the key is missing outside ``dev`` or can't be one, or the name or its package is
+            missing.
     """
-    variables = CREDENTIALS.get(name.partition(":")[0], ())
+    provider, colon, _ = name.partition(":")
+    if not colon:  # pydantic-ai has a model "test", which would answer nonsense as if it were meant.
+        raise NoModelError(f"AGENT_MODEL={name} can't be used: write PROVIDER:MODEL.")
+    variables = CREDENTIALS.get(provider, ())
     if variables and not any(env.get(variable) for variable in variables):
         if runtime_env is RuntimeEnv.DEV:
             return demonstration_model(variables[0])
         raise NoModelError(f"The model {name} needs a key: set {variables[0]} and start the service again.")
+    for variable in (*variables, f"{provider}_api_key".upper()):
+        value = env.get(variable, "")
+        if not (value.isascii() and value.isprintable()):  # No header can hold it: each run would fail.
+            raise NoModelError(f"{variable} has a character that can't be sent: copy it once more.")
     try:
         return infer_model(name)
     except (UserError, ImportError) as error:

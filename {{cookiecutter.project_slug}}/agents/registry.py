@@ -1,11 +1,22 @@
-"""The agents that the API serves, by their id in its paths."""
+"""The agents that the API serves, found in this folder.
 
-from collections.abc import Mapping
+A module or package here that sets `AGENT` is one. Its name is the agent's id in the API; the agent's own
+`name` and `description` are for people. No other file needs to know of it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from pydantic_ai import Agent
 
-from agents.assistant import assistant
+from agents.deps import Deps
+
+FOLDER = Path(__file__).parent
+SETS_AGENT = re.compile(r"^AGENT\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +26,16 @@ class RegisteredAgent:
     id: str
     name: str
     description: str
-    agent: Agent[None, str]
+    agent: Agent[Deps, Any]
 
 
-AGENTS: Mapping[str, RegisteredAgent] = {
-    entry.id: entry
-    for entry in (
-        RegisteredAgent("assistant", "Assistant", "Answers questions and knows the time.", assistant),
-    )
-}
+def _find() -> Iterator[RegisteredAgent]:
+    # The text is looked at first, because the modules that run agents import this one.
+    for path in sorted((*FOLDER.glob("*.py"), *FOLDER.glob("*/__init__.py"))):
+        if SETS_AGENT.search(path.read_text(encoding="utf-8")):
+            module = path.stem if path.parent == FOLDER else path.parent.name
+            agent: Agent[Deps, Any] = import_module(f"agents.{module}").AGENT
+            yield RegisteredAgent(module, agent.name or module, agent.description or "", agent)
+
+
+AGENTS: Mapping[str, RegisteredAgent] = {entry.id: entry for entry in _find()}

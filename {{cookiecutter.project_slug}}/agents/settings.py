@@ -19,10 +19,18 @@ class AgentSettings(BaseModel):
     model: str = Field(default=DEFAULT_MODEL, description="PROVIDER:MODEL, as pydantic-ai names them")
     timeout: float = Field(default=120, gt=0, description="seconds that a run may take")
     request_limit: int = Field(default=25, gt=0, description="requests to the model that a run may make")
+    history_messages: int = Field(default=100, gt=0, description="how many past messages the model is sent")
+    history_chars: int = Field(default=200_000, gt=0, description="and how many characters of them")
+    resume_seconds: float = Field(
+        default=15, ge=0, description="how long a streamed run goes on when its caller is gone"
+    )
+    stale_seconds: float = Field(
+        default=30, gt=0, description="after which a run whose process is silent counts as interrupted"
+    )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
-        """Read AGENT_MODEL, AGENT_TIMEOUT and AGENT_REQUEST_LIMIT.
+        """Read each from the variable of its name, such as AGENT_MODEL.
 
         Raises:
             SettingsError: naming each that is wrong.

@@ -4,7 +4,8 @@ What the five methods must do is written in `pydantic_ai.conversation_store`; wh
 them hold with many processes writing at once:
 
 - A save is one transaction that starts with the head record. It counts only if the record's
-  revision is still the expected one, and the row's lock makes others wait for the outcome.
+  revision is still the expected one, and the row's lock makes others wait for the outcome. How a
+  run's end saves its messages in one statement, by the same rules, is in `agents.records`.
 - The foreign key from a head to its newest entry is checked when the transaction ends. So an entry
   that somebody deletes at the same moment is noticed by one of the two, who gets a conflict.
 - Deletes that might free shared entries run one after another.
@@ -24,12 +25,16 @@ from pydantic_ai.conversation_store import (
     ConversationRecord,
     ConversationStore,
 )
-from pydantic_ai.messages import ModelMessagesTypeAdapter
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
+from pydantic_core import PydanticSerializationError
 from sqlalchemy import (
+    ColumnElement,
+    Select,
     Text,
     and_,
+    bindparam,
     delete,
     except_,
     exists,
@@ -44,16 +49,20 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import aliased
 
 from db import tables
+from db.session import Sessions
 
 USAGE = TypeAdapter(RunUsage)
 DEFERRED = TypeAdapter(DeferredToolRequests | None)
 
 # The key of the advisory lock that deletes hold: any number that nothing else uses.
 DELETE_LOCK = 7_208_814_451
+
+
+# What a turn needs is built once: that takes longer than to run it.
+RECORD = select(tables.Conversation.__table__).where(tables.Conversation.id == bindparam("id"))
 
 
 class ConversationSummary(NamedTuple):
@@ -65,6 +74,26 @@ class ConversationSummary(NamedTuple):
     updated_at: datetime
 
 
+def _history() -> Select[str, str | None, str]:
+    table = tables.ConversationEntry
+    message = sql_cast(table.message, Text).label("message")
+    history = (
+        select(table.id, table.parent_id, message, literal(1).label("age"))
+        .where(table.id == bindparam("head_id"))
+        .cte("history", recursive=True)
+    )
+    older = select(table.id, table.parent_id, message, history.c.age + 1)
+    history = history.union_all(
+        older.where(table.id == history.c.parent_id, history.c.age < bindparam("limit"))
+    )
+    return select(history.c.id, history.c.parent_id, history.c.message).order_by(history.c.age.desc())
+
+
+HISTORY = _history()
+MOST_ENTRIES = 2**31 - 1
+SUMMARY = tuple(getattr(tables.Conversation, name) for name in ConversationSummary._fields)
+
+
 class DatabaseConversationStore(ConversationStore):
     """Keeps conversations in `conversations` and `conversation_entries`.
 
@@ -72,14 +101,14 @@ class DatabaseConversationStore(ConversationStore):
     history or branch reaches.
     """
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+    def __init__(self, sessions: Sessions) -> None:
         """Keep the factory of the sessions; each operation opens one of its own."""
         self._sessions = sessions
 
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:
         """Return the record of a conversation, or None."""
-        async with self._sessions() as session:
-            row = await session.get(tables.Conversation, conversation_id)
+        async with self._sessions.engine.connect() as connection:
+            row = (await connection.execute(RECORD, {"id": conversation_id})).one_or_none()
         return None if row is None else _record(row)
 
     async def read_records(
@@ -92,13 +121,32 @@ class DatabaseConversationStore(ConversationStore):
         async with self._sessions() as session:
             return [_record(row) for row in await session.scalars(query)]
 
-    async def read_summaries(self, *, limit: int) -> Sequence[ConversationSummary]:
-        """Return what a list shows of the conversations, the last saved first."""
+    async def read_summaries(
+        self, scope: str, *, limit: int, start: ColumnElement[bool] | None = None
+    ) -> Sequence[ConversationSummary]:
+        """Return what a list shows of a scope's conversations, the last saved first, from `start` on."""
         table = tables.Conversation
-        query = select(table.id, table.title, table.created_at, table.updated_at)
-        query = query.order_by(table.updated_at.desc()).limit(limit)
+        query = select(*SUMMARY).where(table.scope == scope)
+        if start is not None:
+            query = query.where(start)
+        query = query.order_by(table.updated_at.desc(), table.id.desc()).limit(limit)
         async with self._sessions() as session:
             return [ConversationSummary(*row) for row in await session.execute(query)]
+
+    async def read_summary(self, conversation_id: str, scope: str) -> ConversationSummary | None:
+        """Return the same of one conversation, or None."""
+        query = select(*SUMMARY).where(*_in_scope(conversation_id, scope))
+        async with self._sessions() as session:
+            row = (await session.execute(query)).one_or_none()
+        return None if row is None else ConversationSummary(*row)
+
+    async def rename(self, conversation_id: str, scope: str, title: str) -> ConversationSummary | None:
+        """Give a conversation another title. Return what a list shows of it, or None where there is none."""
+        table = tables.Conversation
+        statement = update(table).where(*_in_scope(conversation_id, scope)).values(title=title)
+        async with self._sessions.begin() as session:
+            row = (await session.execute(statement.returning(*SUMMARY))).one_or_none()
+        return None if row is None else ConversationSummary(*row)
 
     async def write_record(
         self,
@@ -127,7 +175,7 @@ class DatabaseConversationStore(ConversationStore):
                 if new_entries:
                     await session.execute(insert(tables.ConversationEntry), _entry_rows(new_entries))
         except IntegrityError as error:
-            raise _conflict(error, record.conversation_id) from error
+            raise conflict(error, record.conversation_id) from error
 
     async def delete_record(self, conversation_id: str, *, expected_revision: str) -> None:
         """Delete a conversation's record, its runs, and the entries that nobody else reaches.
@@ -151,7 +199,7 @@ class DatabaseConversationStore(ConversationStore):
                 if tips:
                     await session.execute(_delete_unreached(tips))
         except IntegrityError as error:
-            raise _conflict(error, conversation_id) from error
+            raise conflict(error, conversation_id) from error
 
     async def read_entry(self, entry_id: str) -> ConversationEntry:
         """Return the entry.
@@ -169,22 +217,9 @@ class DatabaseConversationStore(ConversationStore):
         """
         if head_id is None or limit == 0:
             return []
-        table = tables.ConversationEntry
-        message = sql_cast(table.message, Text).label("message")
-        history = (
-            select(table.id, table.parent_id, message, literal(1).label("age"))
-            .where(table.id == head_id)
-            .cte("history", recursive=True)
-        )
-        older = select(table.id, table.parent_id, message, history.c.age + 1).where(
-            table.id == history.c.parent_id
-        )
-        if limit is not None:
-            older = older.where(history.c.age < limit)
-        history = history.union_all(older)
-        query = select(history.c.id, history.c.parent_id, history.c.message).order_by(history.c.age.desc())
-        async with self._sessions() as session:
-            rows = (await session.execute(query)).all()
+        values = {"head_id": head_id, "limit": MOST_ENTRIES if limit is None else limit}
+        async with self._sessions.engine.connect() as connection:
+            rows = (await connection.execute(HISTORY, values)).all()
         if not rows:
             raise KeyError(head_id)
         messages = ModelMessagesTypeAdapter.validate_json(
@@ -194,6 +229,11 @@ class DatabaseConversationStore(ConversationStore):
             ConversationEntry(id=row.id, parent_id=row.parent_id, message=message)
             for row, message in zip(rows, messages, strict=True)
         ]
+
+
+def used(usage: RunUsage) -> dict[str, Any]:
+    """Return a usage as JSON has it, without all that is zero or unknown."""
+    return {name: value for name, value in USAGE.dump_python(usage, mode="json").items() if value}
 
 
 def record_columns(record: ConversationRecord) -> dict[str, Any]:
@@ -213,7 +253,7 @@ def record_columns(record: ConversationRecord) -> dict[str, Any]:
     }
 
 
-def _record(row: tables.Conversation) -> ConversationRecord:
+def _record(row: Any) -> ConversationRecord:
     return ConversationRecord(
         conversation_id=row.id,
         head_id=row.head_id,
@@ -229,6 +269,26 @@ def _record(row: tables.Conversation) -> ConversationRecord:
     )
 
 
+def _in_scope(conversation_id: str, scope: str) -> tuple[ColumnElement[bool], ...]:
+    return tables.Conversation.id == conversation_id, tables.Conversation.scope == scope
+
+
+def messages_json(messages: Sequence[ModelMessage]) -> str:
+    """Return the messages as a JSON array that JSONB can hold."""
+    try:
+        document = ModelMessagesTypeAdapter.dump_json(list(messages)).decode()
+        if "\\u0000" not in document and "\\u001a" not in document:
+            return document
+    except PydanticSerializationError:  # Halves of surrogate pairs.
+        pass
+    return json.dumps(storable(ModelMessagesTypeAdapter.dump_python(list(messages), mode="json")))
+
+
+def deferred_json(requests: DeferredToolRequests | None) -> str | None:
+    """Return the tool calls that a conversation waits for as JSON that JSONB can hold."""
+    return json.dumps(storable(DEFERRED.dump_python(requests, mode="json"))) if requests else None
+
+
 def _entry_rows(entries: Sequence[ConversationEntry]) -> list[dict[str, Any]]:
     messages = ModelMessagesTypeAdapter.dump_python([entry.message for entry in entries], mode="json")
     return [
@@ -237,7 +297,7 @@ def _entry_rows(entries: Sequence[ConversationEntry]) -> list[dict[str, Any]]:
     ]
 
 
-def _conflict(error: IntegrityError, conversation_id: str) -> Exception:
+def conflict(error: IntegrityError, conversation_id: str) -> Exception:
     """What the error means: an entry that is pointed at is gone, or something unforeseen."""
     return ConversationConflict(conversation_id) if isinstance(error.orig, ForeignKeyViolation) else error
 

@@ -1,29 +1,38 @@
-"""Who may call: whoever shows API_TOKEN. In development without one, everybody."""
+"""Who may call: whoever shows an API key (`python -m api.keys`). In development everybody may."""
 
-import secrets
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import Depends, HTTPException
+from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-bearer = HTTPBearer(auto_error=False, description="The value of API_TOKEN.")
+from agents.callers import ANONYMOUS, Caller
+from api.services import ServicesOf
+
+bearer = HTTPBearer(auto_error=False, description="An API key, made with `python -m api.keys create NAME`.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def token_required(token: str | None) -> Callable[..., None]:
-    """Make the dependency that lets pass only those who show the token; with None it lets all pass."""
+async def authenticate(request: Request, credentials: Credentials, services: ServicesOf) -> Caller:
+    """Return the caller that the request shows itself to be of.
 
-    def check(credentials: Credentials) -> None:
-        if token is None:
-            return
-        shown = credentials.credentials if credentials else ""
-        if not secrets.compare_digest(shown.encode(), token.encode()):
-            raise HTTPException(
-                HTTPStatus.UNAUTHORIZED,
-                "Send the header Authorization: Bearer TOKEN with the value of API_TOKEN.",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+    Raises:
+        HTTPException: 401 for a key that doesn't count, or none where one is needed.
+    """
+    shown = credentials.credentials if credentials else ""
+    caller = await services.keys.find(shown)
+    # OpenAI's clients always send some word, so where no key is needed only what looks like one counts.
+    if not services.settings.keys_required and not shown.startswith("ak_"):
+        caller = ANONYMOUS
+    if caller is None:
+        raise HTTPException(
+            HTTPStatus.UNAUTHORIZED,
+            "Send the header Authorization: Bearer KEY with an API key that is known, not revoked and not expired.",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    # For the line in the log, see api/limits.py.
+    request.state.owner = caller.owner
+    return caller
 
-    return check
+
+CallerOf = Annotated[Caller, Depends(authenticate)]

@@ -8,18 +8,19 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from pydantic_ai.models import Model
 from pydantic_ai.models.function import FunctionModel
 
+from agents.callers import Keys
 from agents.models import NoModelError, resolve_model
 from agents.runs import Runner
 from agents.settings import AgentSettings
 from agents.store import DatabaseConversationStore
-from api import problems
-from api.auth import token_required
+from agents.upkeep import upkeep
+from api import limits, logs, problems, telemetry
 from api.readiness import Readiness
-from api.routes import agents, conversations, health
+from api.routes import routers
 from api.services import Services
 from api.settings import ApiSettings
 from db import embedded
@@ -45,36 +46,41 @@ def create_app(env: Mapping[str, str] = os.environ, model: Model | None = None) 
     database = DatabaseSettings.from_env(env)
     when_ahead = MigrationOptions.read(env, {}).when_ahead
     project = _project()
+    logs.configure(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         engine = async_engine(database_url(database), application_name=project["name"])
+        if telemetry.is_on(env):
+            telemetry.instrument(engine)
         try:
             sessions = session_factory(engine)
             store = DatabaseConversationStore(sessions)
             chosen = model or _choose_model(agent_settings.model, settings.runtime_env, env)
             runner = Runner(sessions, store, chosen, agent_settings)
-            yield {"services": Services(Readiness(engine, when_ahead), runner, store)}
-            await runner.close()
+            readiness = Readiness(engine, when_ahead)
+            async with upkeep(runner, agent_settings):
+                yield {"services": Services(settings, sessions, readiness, Keys(sessions), runner, store)}
+                await runner.close()
         finally:
             await engine.dispose()
             if database.url is None:
                 embedded.stop()
 
-    in_dev = settings.runtime_env is RuntimeEnv.DEV
     app = FastAPI(
         title=project["name"],
         description=project["description"],
         version=project["version"],
         lifespan=lifespan,
-        openapi_url="/openapi.json" if in_dev else None,
+        telemetry=telemetry.config(project["name"], env),
+        openapi_url="/openapi.json" if settings.docs else None,
         redoc_url=None,
         responses={"4XX": problems.OPENAPI, "5XX": problems.OPENAPI},
     )
     problems.install(app)
-    app.include_router(health.router)
-    for router in (agents.router, conversations.router):
-        app.include_router(router, dependencies=[Depends(token_required(settings.token))])
+    limits.install(app, settings)
+    for router in routers(settings, env):
+        app.include_router(router)
     return app
 
 

@@ -4,7 +4,7 @@ https://www.rfc-editor.org/rfc/rfc9457
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from math import ceil
 from typing import Any, cast
@@ -12,10 +12,13 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from agents.failures import RunError, explain
+from api.logs import REQUEST_ID
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +51,17 @@ def problem(status: int, detail: str | None = None, **members: Any) -> dict[str,
 
 def install(app: FastAPI) -> None:
     """Make the app answer every error with a problem."""
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(RunError, _run_failed)
-    app.add_exception_handler(SQLAlchemyError, _database)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _unforeseen)
+
+
+def respond(request: Request, error: Exception) -> ProblemResponse:
+    """Make the answer to an error; one that nobody foresaw is raised again."""
+    for kind, handler in HANDLERS.items():
+        if isinstance(error, kind):
+            return handler(request, error)
+    raise error
 
 
 def _answer(document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> ProblemResponse:
@@ -61,7 +70,17 @@ def _answer(document: Mapping[str, Any], headers: Mapping[str, str] | None = Non
 
 def _http(request: Request, error: Exception) -> ProblemResponse:
     error = cast("HTTPException", error)
-    return _answer(problem(error.status_code, error.detail), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return _answer(problem(error.status_code, error.detail), headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods of the path. The router names only those of the first of its routes."""
+    routes = (context.original_route for context in iter_route_contexts(request.app.routes))
+    there = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in there for method in getattr(route, "methods", None) or ()}
 
 
 def _validation(request: Request, error: Exception) -> ProblemResponse:
@@ -88,4 +107,15 @@ def _database(request: Request, error: Exception) -> ProblemResponse:
 
 
 def _unforeseen(request: Request, error: Exception) -> ProblemResponse:
-    return _answer(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service's log says why."))
+    # This answer is made outside of api/limits.py.
+    # uvicorn closes the connection after it, and a client that doesn't know would use it once more.
+    headers = {"X-Request-ID": REQUEST_ID.get() or "", "Connection": "close"}
+    return _answer(problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The service's log says why."), headers)
+
+
+HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], ProblemResponse]] = {
+    HTTPException: _http,
+    RequestValidationError: _validation,
+    RunError: _run_failed,
+    SQLAlchemyError: _database,
+}

@@ -82,7 +82,6 @@ def downgrade(config: Config, connection: Connection) -> None:
         f"{KINDS.get(kind, kind)} {schema}.{name}".rstrip(".")
         for kind, schema, name in connection.execute(LEFTOVERS)
     ]
-    connection.rollback()
     if left:
         raise VerificationError(
             f"The downgrade to base left behind: {', '.join(left)}. Drop it in the downgrade() of "
@@ -128,6 +127,8 @@ def verify(report: Callable[[str], None]) -> None:
                     raise VerificationError(
                         f"{name}: {type(error).__name__}: {error}{_where(error)}"
                     ) from error
+                # Alembic takes a transaction that is open, be it one that only read, for the caller's own.
+                connection.rollback()
                 report(f"ok  {name} ({perf_counter() - began:.2f} s)")
         engine.dispose()
 

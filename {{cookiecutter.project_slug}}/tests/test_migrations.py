@@ -10,7 +10,7 @@ from pytest_alembic.tests import (
     test_up_down_consistency,
     test_upgrade,
 )
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Engine, inspect
 
 from db.tables import Base
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def test_these_tests_run_on_the_database_of_their_own(
-    alembic_runner: MigrationContext, alembic_engine: Connection
+    alembic_runner: MigrationContext, alembic_engine: Engine
 ) -> None:
     assert inspect(alembic_engine).get_table_names() == []
     alembic_runner.migrate_up_to("head")

@@ -25,14 +25,12 @@ from pydantic_ai.messages import (
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_ai.usage import RunUsage
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from agents.store import DatabaseConversationStore, restored, storable
 from db import tables
+from db.session import Sessions
 
 pytestmark = pytest.mark.anyio
-
-Sessions = async_sessionmaker[AsyncSession]
 
 
 def said(words: str) -> ModelMessage:

@@ -1,32 +1,29 @@
 """`/v1/agents`: the agents, and running them."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Annotated, Any
-from uuid import UUID
+from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Request, Response
 from pydantic import BaseModel, Field
-from pydantic_ai import AgentStreamEvent
-from pydantic_ai.messages import (
-    FunctionToolCallEvent,
-    FunctionToolResultEvent,
-    PartDeltaEvent,
-    PartStartEvent,
-    TextPart,
-    TextPartDelta,
-)
 
-from agents.failures import RunError
+from agents.records import RepeatedRun
 from agents.registry import AGENTS
-from agents.runs import Answer, Runner, StartedRun
-from agents.store import USAGE
-from api.problems import problem
+from api.auth import CallerOf
 from api.routes.conversations import ConversationId
+from api.routes.runs import RunView, find_run, render, send_events, view_answer
 from api.services import ServicesOf
-from api.streaming import EventStream, event, unless_disconnected
+from api.streaming import EVENTS, unless_disconnected
+from db.tables import RunStatus
 
 router = APIRouter(prefix="/v1/agents", tags=["agents"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[\x20-\x7e]{1,255}$",
+        description="Your name for the request. Sent again with the same name, it doesn't run again.",
+    ),
+]
 
 
 class AgentView(BaseModel):
@@ -38,7 +35,7 @@ class AgentView(BaseModel):
 
 
 class AgentList(BaseModel):
-    """All agents."""
+    """All agents that the caller may run."""
 
     agents: list[AgentView]
 
@@ -50,24 +47,14 @@ class RunRequest(BaseModel, extra="forbid"):
     conversation_id: ConversationId | None = None
 
 
-class RunView(BaseModel):
-    """A run that has ended well."""
-
-    run_id: UUID
-    agent_id: str
-    conversation_id: str
-    model: str
-    output: str
-    usage: dict[str, Any]
-
-
 @router.get("")
-async def list_agents() -> AgentList:
+async def list_agents(caller: CallerOf) -> AgentList:
     """List the agents that can be run."""
     return AgentList(
         agents=[
             AgentView(id=entry.id, name=entry.name, description=entry.description)
             for entry in AGENTS.values()
+            if caller.may_run(entry.id)
         ]
     )
 
@@ -75,70 +62,42 @@ async def list_agents() -> AgentList:
 @router.post(
     "/{agent_id}/runs",
     response_model=RunView,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=EVENTS,
 )
 async def run_agent(
     agent_id: str,
     body: RunRequest,
     request: Request,
     services: ServicesOf,
+    caller: CallerOf,
+    idempotency_key: IdempotencyKey = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response | RunView:
     """Run an agent and answer with its output.
 
     With the header `Accept: text/event-stream` the answer comes as server-sent events: `run`, then
-    `text`, `tool_call` and `tool_result` as they happen, and at last `done` or `error`.
+    `text`, `tool_call` and `tool_result` as they happen, and at last `done` or `error`. Each has an id,
+    with which `GET /v1/runs/{run_id}/events` goes on after a lost connection.
     """
-    run = await services.runner.start(agent_id, body.input, body.conversation_id)
-    if "text/event-stream" in accept.lower():
-        return EventStream(_events(services.runner, run))
-    return _view(await unless_disconnected(request, services.runner.answer(run)))
-
-
-async def _events(runner: Runner, run: StartedRun) -> AsyncGenerator[bytes]:
+    runner = services.runner
+    streamed = "text/event-stream" in accept.lower()
     try:
-        async with aclosing(runner.stream(run)) as items:
-            async for item in items:
-                if message := _event(item):
-                    yield message
-    except RunError as failure:
-        yield event("error", problem(failure.status, failure.detail))
-
-
-def _event(item: StartedRun | AgentStreamEvent | Answer) -> bytes | None:
-    """Write what callers care about; of pydantic-ai's events that isn't all."""
-    match item:
-        case StartedRun():
-            return event("run", _identity(item))
-        case Answer():
-            return event("done", _view(item).model_dump(mode="json"))
-        case (
-            PartStartEvent(part=TextPart(content=text))
-            | PartDeltaEvent(delta=TextPartDelta(content_delta=text))
-        ):
-            return event("text", {"delta": text}) if text else None
-        case FunctionToolCallEvent(part=call):
-            arguments = call.args_as_dict()
-            return event(
-                "tool_call", {"id": call.tool_call_id, "name": call.tool_name, "arguments": arguments}
-            )
-        case FunctionToolResultEvent(part=result):
-            content = result.model_response_str()
-            return event(
-                "tool_result", {"id": result.tool_call_id, "name": result.tool_name, "content": content}
-            )
-    return None
-
-
-def _identity(run: StartedRun) -> dict[str, Any]:
-    return {
-        "run_id": str(run.id),
-        "agent_id": run.agent_id,
-        "conversation_id": run.conversation.conversation_id,
-        "model": run.model.model_id,
-    }
-
-
-def _view(answer: Answer) -> RunView:
-    usage = USAGE.dump_python(answer.usage, mode="json")
-    return RunView(**_identity(answer.run), output=answer.output, usage={k: v for k, v in usage.items() if v})
+        run = await runner.start(
+            agent_id,
+            caller,
+            body.input,
+            conversation_id=body.conversation_id,
+            idempotency_key=idempotency_key,
+        )
+    except RepeatedRun as repeated:
+        if streamed:
+            return send_events(repeated.run_id, services, caller)
+        view = await find_run(repeated.run_id, services, caller)
+        if view.status is RunStatus.RUNNING:
+            detail = "The first request with this Idempotency-Key is still underway."
+            raise HTTPException(HTTPStatus.CONFLICT, detail, {"Retry-After": "1"}) from None
+        return view
+    if streamed:
+        runner.launch(run, render)
+        return send_events(run.id, services, caller)
+    return view_answer(await unless_disconnected(request, runner.answer(run), run.token.cancel))

@@ -6,6 +6,7 @@ from fastapi import APIRouter, HTTPException
 
 from api.services import ServicesOf
 
+PUBLIC = True
 router = APIRouter(tags=["health"])
 
 

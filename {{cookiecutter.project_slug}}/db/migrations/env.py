@@ -1,7 +1,7 @@
 """The environment in which Alembic runs the revisions: which database, which tables, what counts.
 
 `alembic -c db/alembic.ini …` is the one way in, for people, the entrypoint and CI; each of them
-runs this file. A caller that holds a connection of its own hands it over in `config.attributes`.
+runs this file. A caller hands over a connection or an engine of its own in `config.attributes`.
 """
 
 from functools import cache
@@ -12,6 +12,7 @@ from typing import Any
 import alembic_postgresql_enum
 from alembic import context
 from alembic.util import CommandError
+from sqlalchemy import Engine
 
 from db.migrations import directives, enums, runner
 from db.migrations.ownership import DEFAULT_SCHEMA, Ownership
@@ -72,8 +73,11 @@ def migrate(**target: Any) -> None:
 
 if context.is_offline_mode():
     migrate(dialect_name="postgresql", literal_binds=True, dialect_opts={"paramstyle": "named"})
-elif "connection" in config.attributes:
-    migrate(connection=config.attributes["connection"])
+elif isinstance(given := config.attributes.get("connection"), Engine):
+    with given.connect() as connection:
+        migrate(connection=connection)
+elif given is not None:
+    migrate(connection=given)
 else:
     if config.config_file_name:
         fileConfig(config.config_file_name, disable_existing_loggers=False)

@@ -1,7 +1,23 @@
-"""Every table class of the workspace. A class that isn't imported here doesn't exist for Alembic."""
+"""Every table class of the workspace: each module of this folder is imported, so that Alembic knows it."""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from db.tables.base import Base
 from db.tables.conversations import Conversation, ConversationEntry
-from db.tables.runs import Run, RunStatus
+from db.tables.keys import ApiKey, ApiKeyUsage
+from db.tables.runs import Run, RunEvents, RunStatus
 
-__all__ = ["Base", "Conversation", "ConversationEntry", "Run", "RunStatus"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = [
+    "ApiKey",
+    "ApiKeyUsage",
+    "Base",
+    "Conversation",
+    "ConversationEntry",
+    "Run",
+    "RunEvents",
+    "RunStatus",
+]
