@@ -41,8 +41,8 @@ REMOVED = {
     "use_chat_page": ["api/chat", "api/routes/chat.py", "tests/test_chat_page.py"],
     "use_openai_api": ["api/routes/openai.py", "tests/test_openai_api.py"],
     "use_ag_ui": ["api/routes/ag_ui.py", "tests/test_ag_ui.py"],
-    "use_ecs": ["infra"],
-    "use_github_actions": [".github"],
+    "use_ecs": ["infra", ".github/workflows/deliver.yml"],
+    "use_github_actions": [".github", "infra/delivery.yaml"],
 }
 EXISTED = Path(".existed-before")
 

@@ -1,26 +1,22 @@
 """infra/: the stacks as they would be deployed, and the documents' commands on them in an emulator of AWS."""
 
 import json
-import os
 import re
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cloud import VARIANTS, in_infra, shell, synth
 from tests.command_blocks import Block, read_blocks
-from tests.conftest import ODD_ANSWERS, ROOT, UV, Outcome, Workspace, cookiecutter, raw, run
-from tests.safety.servers import debian_server, free_port, wait_until
+from tests.conftest import ODD_ANSWERS, Workspace, raw, run
+from tests.safety.servers import debian_server
 
+pytest_plugins = ["tests.cloud"]
 pytestmark = pytest.mark.cloud
 
-IMAGE = f"123456789012.dkr.ecr.eu-central-1.amazonaws.com/agent-api@sha256:{'0' * 64}"
-REGION = "eu-central-1"
 # What `aws cloudformation deploy` takes without a bucket.
 LARGEST = 51_200
 EXECUTE_COMMAND = {
@@ -28,67 +24,6 @@ EXECUTE_COMMAND = {
 }
 # Variables that are read by uvicorn, not by the workspace's code.
 OF_UVICORN = {"FORWARDED_ALLOW_IPS", "UVICORN_TIMEOUT_KEEP_ALIVE"}
-# Each way has a network, a certificate, a way to migrate and an access of its own.
-VARIANTS = {
-    "new": "domain='agent.example.com', hosted_zone_id='Z0123456789ABCDEFGHIJ', hosted_zone_name='example.com'",
-    "existing": """
-        certificate_arn='arn:aws:acm:eu-central-1:123456789012:certificate/00000000-0000-0000-0000-000000000000',
-        vpc=ExistingVpc(
-            id='vpc-0123456789abcdef0',
-            public_subnets=('subnet-0123456789abcdef0', 'subnet-0123456789abcdef1'),
-            private_subnets=('subnet-0123456789abcdef2', 'subnet-0123456789abcdef3'),
-        ),
-        migrate='start', execute_command=False, alarm_email='agents@example.com'
-    """,
-}
-SYNTH = """
-import sys
-from dataclasses import replace
-{before}
-from app import make_app
-from settings import ENVIRONMENTS, ExistingVpc
-make_app([replace(settings, {settings}) for settings in ENVIRONMENTS], sys.argv[1]).synth()
-"""
-
-
-def synth(infra: Path, variant: str, output: Path, before: str = "", **how: Any) -> Outcome:
-    script = SYNTH.format(settings=" ".join(VARIANTS[variant].split()), before=before)
-    return in_infra(infra, "python", "-c", script, output, **how)
-
-
-def in_infra(infra: Path, program: str, *arguments: str | Path, **how: Any) -> Outcome:
-    """Run a program of infra's environment, with all of it on PATH: Node.js is part of it."""
-    path = f"{infra / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
-    return run(infra / ".venv/bin" / program, *arguments, **{"cwd": infra, "env": {"PATH": path}, **how})
-
-
-@pytest.fixture(scope="session")
-def infra(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The infra folder of a workspace with its environment, to which the AWS CLI and the emulator were added."""
-    output = tmp_path_factory.mktemp("cloud")
-    outcome = cookiecutter(output, {"install": "no", "init_git": "no"})
-    assert outcome.code == 0, outcome.output
-    folder = output / "agent-api/infra"
-    run(UV, "sync", "--quiet", cwd=folder, timeout=900)
-    cloud = ("--group", f"{ROOT / 'pyproject.toml'}:cloud")
-    run(
-        UV,
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        folder / ".venv/bin/python",
-        *cloud,
-        cwd=folder,
-        timeout=900,
-    )
-    return folder
-
-
-@pytest.fixture(scope="session")
-def with_certificate(infra: Path) -> Path:
-    (infra.parent / "db/global-bundle.pem").write_text("The authority's certificate.\n", encoding="utf-8")
-    return infra
 
 
 @dataclass(frozen=True)
@@ -130,23 +65,6 @@ class Stacks:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-@pytest.fixture(scope="session")
-def written(with_certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folder of templates for each variant."""
-    folders = {}
-    for variant in VARIANTS:
-        folders[variant] = tmp_path_factory.mktemp(variant)
-        began = time.monotonic()
-        outcome = synth(with_certificate, variant, folders[variant], timeout=600)
-        assert "WARNING" not in outcome.output, outcome.output
-        count = sum(
-            len(json.loads(path.read_text(encoding="utf-8"))["Resources"])
-            for path in folders[variant].glob("*.template.json")
-        )
-        print(f"\n{variant}: stg and prd in {time.monotonic() - began:.1f} s, {count} resources")  # noqa: T201 -- a figure to keep an eye on
-    return folders
 
 
 @pytest.fixture(
@@ -400,70 +318,10 @@ def test_the_tasks_do_what_their_definitions_say(written: dict[str, Path], insta
         assert server.rows(owners, "agent_api") == [("migrator",)]
 
 
-@pytest.fixture
-def emulator(infra: Path, written: dict[str, Path], tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An emulator of AWS in which prd was deployed, and the environment that leads the AWS CLI to it."""
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    env = {
-        "PATH": f"{infra / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_ENDPOINT_URL": address,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_PAGER": "",
-    }
-    with ExitStack() as stack:
-        log = stack.enter_context((tmp_path / "moto.log").open("w"))
-        moto = infra / ".venv/bin/moto_server"
-        process = subprocess.Popen([moto, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
-        stack.callback(process.wait)
-        stack.callback(process.terminate)
-        curl = ["curl", "--silent", "--fail", "--max-time", "5", address + "/moto-api/data.json"]
-        wait_until(lambda: subprocess.run(curl, capture_output=True, check=False).returncode == 0, 120)
-        for name in ("prd-agent-api-base", "prd-agent-api-tasks", "prd-agent-api"):
-            template = json.loads((written["new"] / f"{name}.template.json").read_text(encoding="utf-8"))
-            adapted = tmp_path / f"{name}.json"
-            adapted.write_text(json.dumps(for_emulator(template)), encoding="utf-8")
-            parameters = (
-                ["--parameters", f"ParameterKey=Image,ParameterValue={IMAGE}"]
-                if "Parameters" in template
-                else []
-            )
-            create = ["aws", "cloudformation", "create-stack", "--stack-name", name, *parameters]
-            create += ["--capabilities", "CAPABILITY_IAM", "--template-body", f"file://{adapted}"]
-            run(*create, env=env, cwd=infra)
-        yield env
-
-
-def for_emulator(template: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what moto can't make from a template: RDS, secrets, certificates and records in DNS."""
-    resources = template["Resources"]
-    unknown = ("AWS::RDS::", "AWS::SecretsManager::", "AWS::CertificateManager::", "AWS::Route53::")
-    gone = {name for name, resource in resources.items() if resource["Type"].startswith(unknown)}
-    kept = {name: resource for name, resource in resources.items() if name not in gone}
-    for resource in kept.values():
-        if resource["Type"] == "AWS::ElasticLoadBalancingV2::Listener":
-            resource["Properties"] |= {"Protocol": "HTTP"}
-            resource["Properties"].pop("Certificates", None)
-    outputs = template.get("Outputs", {})
-    for name, output in outputs.items():
-        if any(f'"{resource}"' in json.dumps(output["Value"]) for resource in gone):
-            arn = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:{name}"
-            output["Value"] = "database.example.com" if "Endpoint" in name else arn
-    outputs = {name: output for name, output in outputs.items() if not name.startswith("Service")}
-    return {**template, "Resources": kept, "Outputs": outputs}
-
-
 def commands(infra: Path, document: str, heading: str) -> str:
     blocks: list[Block] = read_blocks((infra.parent / document).read_text(encoding="utf-8"), document)
     (block,) = [block for block in blocks if heading in block.heading and "aws ecs" in block.text]
     return block.text
-
-
-def shell(script: str, env: dict[str, str], **how: Any) -> Outcome:
-    return run("bash", "-euo", "pipefail", "-c", script, env=env, **how)
 
 
 def test_the_guides_commands_in_the_emulator(infra: Path, emulator: dict[str, str]) -> None:

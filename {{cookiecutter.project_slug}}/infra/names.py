@@ -14,6 +14,8 @@ MODEL_KEY = "{{ {'openai': 'OPENAI_API_KEY', 'anthropic': 'ANTHROPIC_API_KEY', '
 # What the registry of images and its stack are called. All environments run images from there.
 REPOSITORY = SLUG
 REGISTRY_STACK = f"{SLUG}-registry"
+# What the workflow that delivers may do, see delivery.yaml.
+DELIVERY_STACK = f"{SLUG}-delivery"
 
 
 @dataclass(frozen=True)
@@ -56,5 +58,6 @@ class Names:
 
 
 if __name__ == "__main__":
-    for name, value in asdict(Names.of(sys.argv[1])).items():
+    shared = {"repository": REPOSITORY, "registry_stack": REGISTRY_STACK, "delivery_stack": DELIVERY_STACK}
+    for name, value in {**shared, **asdict(Names.of(sys.argv[1]))}.items():
         print(f"{name.upper()}={value}")
