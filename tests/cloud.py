@@ -8,7 +8,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,16 @@ def written(with_certificate: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def emulator(infra: Path, written: dict[str, Path], tmp_path: Path) -> Iterator[dict[str, str]]:
-    """An emulator of AWS in which prd was deployed, and the environment that leads the AWS CLI to it."""
+    with emulate(infra, written["new"], tmp_path) as env:
+        yield env
+
+
+@contextmanager
+def emulate(infra: Path, templates: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """Run an emulator of AWS in which prd was deployed; yields the environment that leads the AWS CLI to it.
+
+    The file `exit_code` in the folder has the code with which containers end.
+    """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     env = {
@@ -141,8 +150,8 @@ def emulator(infra: Path, written: dict[str, Path], tmp_path: Path) -> Iterator[
         "AWS_PAGER": "",
     }
     with ExitStack() as stack:
-        log = stack.enter_context((tmp_path / "moto.log").open("w"))
-        exit_code = tmp_path / "exit_code"
+        log = stack.enter_context((folder / "moto.log").open("w"))
+        exit_code = folder / "exit_code"
         exit_code.write_text("0")
         moto = (infra / ".venv/bin/python", "-c", EMULATOR, exit_code, "-H", "127.0.0.1", "-p", str(port))
         process = subprocess.Popen(moto, stdout=log, stderr=log)
@@ -151,8 +160,8 @@ def emulator(infra: Path, written: dict[str, Path], tmp_path: Path) -> Iterator[
         curl = ["curl", "--silent", "--fail", "--max-time", "5", address + "/moto-api/data.json"]
         wait_until(lambda: subprocess.run(curl, capture_output=True, check=False).returncode == 0, 120)
         for name in ("prd-agent-api-base", "prd-agent-api-tasks", "prd-agent-api"):
-            template = json.loads((written["new"] / f"{name}.template.json").read_text(encoding="utf-8"))
-            adapted = tmp_path / f"{name}.json"
+            template = json.loads((templates / f"{name}.template.json").read_text(encoding="utf-8"))
+            adapted = folder / f"{name}.json"
             adapted.write_text(json.dumps(for_emulator(template)), encoding="utf-8")
             parameters = (
                 ["--parameters", f"ParameterKey=Image,ParameterValue={IMAGE}"]

@@ -348,6 +348,14 @@ def _check(words: list[str], workspace: Path, variables: Mapping[str, str]) -> N
     elif program == "make":
         makefile = (workspace / "Makefile").read_text(encoding="utf-8")
         assert re.search(rf"^{rest[0]}:", makefile, re.MULTILINE), f"the Makefile has no {rest[0]}"
+    elif program.startswith("infra/deliver/"):
+        assert os.access(workspace / program, os.X_OK), f"there is no script {program}"
+        usage = re.search(
+            r'^usage \$# (\d+) "?(\w+)', (workspace / program).read_text(encoding="utf-8"), re.MULTILINE
+        )
+        assert usage, f"{program} doesn't say how it is called"
+        assert len(rest) == int(usage[1]), f"{program} takes {usage[1]} arguments"
+        assert usage[2] != "ENVIRONMENT" or rest[0] in {"stg", "prd"}, f"there is no {rest[0]}"
     elif program == ".":
         assert rest == [".venv/bin/activate"], f"there is no {rest[0]}"
     else:
@@ -385,7 +393,7 @@ def _check_docker(arguments: list[str], workspace: Path, variables: Mapping[str,
 def _check_aws(arguments: list[str], workspace: Path, variables: Mapping[str, str]) -> None:
     """Names that begin like ours must be ours. What stands for a name is looked up among the variables."""
     names = runpy.run_path(str(workspace / "infra/names.py"))
-    known = {names["REPOSITORY"], names["REGISTRY_STACK"]}
+    known = {names["REPOSITORY"], names["REGISTRY_STACK"], names["DELIVERY_STACK"]}
     for environment in ("stg", "prd"):
         known |= set(asdict(names["Names"].of(environment)).values())
     for option, value in pairwise(arguments):
@@ -395,9 +403,8 @@ def _check_aws(arguments: list[str], workspace: Path, variables: Mapping[str, st
         elif option == "--task":
             assert value, "the task is not set"
         elif option == "--template-file":
-            assert value.removeprefix("cdk.out/").removesuffix(".template.json") in known, (
-                f"no stack writes {value}"
-            )
+            stack = value.removeprefix("cdk.out/").removesuffix(".template.json")
+            assert stack in known or (workspace / "infra" / value).is_file(), f"no stack writes {value}"
         elif option == "--command":
             _check(shlex.split(value), workspace, variables)
 

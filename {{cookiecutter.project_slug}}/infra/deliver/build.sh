@@ -27,7 +27,11 @@ if [ -z "$digest" ]; then
     digest=$(digest_of_commit)
 fi
 
-aws ecr wait image-scan-complete --repository-name "$REPOSITORY" --image-id "imageDigest=$digest"
+# The registry scans what is pushed, but may need a moment to know of it.
+for _ in 1 2 3; do
+    if aws ecr wait image-scan-complete --repository-name "$REPOSITORY" --image-id "imageDigest=$digest"; then break; fi
+    sleep 10
+done
 findings=$(aws ecr describe-image-scan-findings --repository-name "$REPOSITORY" --image-id "imageDigest=$digest" \
     --output text --query "imageScanFindings.findings[?severity=='CRITICAL'].[name]")
 # One name a line, with a reason behind it.
