@@ -25,7 +25,7 @@ import yaml
 
 from tests.command_blocks import Block, broken_links, read_blocks
 from tests.conftest import ODD_ANSWERS, ROOT, TOOLS, UV, Workspace, raw, run
-from tests.safety.servers import free_port, wait_until
+from tests.safety.servers import embedded_server, free_port, wait_until
 
 BOTH = {"use_single_machine": True, "use_kubernetes": True}
 COMPOSE, KUBERNETES = "deploy/compose", "deploy/kubernetes"
@@ -65,6 +65,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             kubectl.write_bytes(contents.read("kubectl/kubectl"))
     kubectl.chmod(0o755)
     return folder / "bin"
+
+
+# For what is the same whatever the answers are.
+ONE = pytest.mark.parametrize("places", [{}], ids=["default"], indirect=True)
 
 
 def names_of(workspace: Workspace) -> dict[str, Any]:
@@ -289,6 +293,7 @@ def caddy_folders(folder: Path) -> dict[str, str]:
     return {"XDG_DATA_HOME": str(folder / "data"), "XDG_CONFIG_HOME": str(folder / "config")}
 
 
+@ONE
 @pytest.mark.cloud
 def test_events_come_through_the_proxy_as_they_are_sent(proxy: tuple[int, int]) -> None:
     port, app = proxy
@@ -307,6 +312,7 @@ def test_events_come_through_the_proxy_as_they_are_sent(proxy: tuple[int, int]) 
         assert answer.headers.get_all("Referrer-Policy") == ["same-origin"]
 
 
+@ONE
 @pytest.mark.cloud
 def test_requests_wait_for_an_app_that_starts(proxy: tuple[int, int]) -> None:
     port, app = proxy
@@ -334,6 +340,105 @@ def test_requests_wait_for_an_app_that_starts(proxy: tuple[int, int]) -> None:
     assert too_large[0] == 413
 
 
+@contextmanager
+def served(workspace: Workspace, port: int, settings: Mapping[str, str]) -> Iterator[None]:
+    """Run the app as its container does, until SIGTERM at the end."""
+    env = {
+        **in_container(workspace, settings),
+        "UVICORN_PORT": str(port),
+        "UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN": str(graceful_seconds(workspace)),
+        "UVICORN_TIMEOUT_KEEP_ALIVE": "75",
+    }
+    command: list[str | Path] = [workspace.path / "scripts/entrypoint.sh", "uvicorn", "api.main:app"]
+    with (workspace.path.parent / "app.log").open("ab") as log:
+        app = subprocess.Popen(command, env=env, cwd=workspace.path, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: request(port, "GET", "/ready") == 200, 120)
+        yield
+    finally:
+        app.terminate()
+        app.wait(30)
+
+
+def in_container(workspace: Workspace, settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program, which the workspace's own packages are found in."""
+    path = f"{workspace.path / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, **settings}
+
+
+def request(port: int, method: str, path: str, body: bytes | None = None, key: str = "") -> int:
+    """The status of the answer, 0 where there is none."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=150)
+    try:
+        client.request(method, path, body, headers)
+        answer = client.getresponse()
+        answer.read()
+        return answer.status
+    except OSError:
+        return 0
+    finally:
+        client.close()
+
+
+@ONE
+@pytest.mark.cloud
+def test_an_update_fails_no_request(places: Workspace, workspace: Workspace, proxy: tuple[int, int]) -> None:
+    """The container is stopped and another one started, as `docker compose up` does it, under steady traffic."""
+    port, app = proxy
+    over = threading.Event()
+    outcomes: list[tuple[int, float]] = []
+
+    def call() -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            status = request(port, "POST", "/v1/agents/assistant/runs", b'{"input": "What time is it?"}')
+            outcomes.append((status, time.monotonic() - began))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    with served(workspace, app, {"MIGRATE_DB": "True"}):
+        for caller in callers:
+            caller.start()
+        time.sleep(1)
+    with served(workspace, app, {"MIGRATE_DB": "True"}):
+        time.sleep(1)
+        over.set()
+        for caller in callers:
+            caller.join()
+    assert {status for status, _ in outcomes} == {200}
+    assert max(seconds for _, seconds in outcomes) > 0.5, "no request had to wait, so nothing was shown"
+    print(f"\nan update: {len(outcomes)} requests, the longest waited {max(s for _, s in outcomes):.1f} s")  # noqa: T201 -- a figure to keep an eye on
+
+
+@ONE
+@pytest.mark.cloud
+def test_the_app_starts_as_a_single_machine_is_configured(
+    places: Workspace, workspace: Workspace, tmp_path: Path
+) -> None:
+    service = yaml.safe_load(places.read(f"{COMPOSE}/compose.yaml"))["services"]["app"]
+    with embedded_server(tmp_path / "server") as server:
+        database = server.new_database()
+        # What database.sql does, see tests/safety/test_backup.py.
+        server.execute(f"CREATE ROLE app LOGIN; ALTER DATABASE {database.name} OWNER TO app")
+        database.execute("CREATE EXTENSION vector")
+        here = {"DB_HOST": server.host, "DB_PASS": "x", "DB_DATABASE": database.name, "OPENAI_API_KEY": "x"}
+        with served(workspace, port := free_port(), {**service["environment"], **here}):
+            key = make_key(workspace, {**service["environment"], **here})
+            assert request(port, "GET", "/v1/agents") == 401
+            assert request(port, "GET", "/v1/agents", key=key) == 200
+
+
+def make_key(workspace: Workspace, settings: Mapping[str, str]) -> str:
+    """A key, made by the command of both READMEs."""
+    env = in_container(workspace, settings)
+    key = re.search(
+        r"ak_\w+", workspace.run("python", "-m", "api.keys", "create", "First caller", env=env).output
+    )
+    assert key
+    return key[0]
+
+
+@ONE
 @pytest.mark.cloud
 def test_the_proxy_gets_a_certificate_for_the_domain(
     places: Workspace, programs: Path, tmp_path: Path
@@ -489,3 +594,33 @@ def test_the_job_runs_before_the_deployment_changes(
     label, _, value = first[-1].partition("!=")
     later = {key for key, item in resources.items() if item["metadata"]["labels"].get(label) == value}
     assert later == {("Deployment", "app"), ("HorizontalPodAutoscaler", "app")}
+
+
+@pytest.mark.parametrize("rendered", ["prd"], indirect=True)
+@ONE
+@pytest.mark.cloud
+def test_job_and_deployment_do_their_work_as_they_are_configured(
+    rendered: tuple[str, Resources, Path], workspace: Workspace, tmp_path: Path
+) -> None:
+    """The job's command and both environments, on a real database with two roles."""
+    _, resources, _ = rendered
+    (settings,) = [item["data"] for (kind, _), item in resources.items() if kind == "ConfigMap"]
+    app = {"DB_USER": "app", "DB_PASS": "apps"}
+    migrator = {"DB_USER": "migrator", "DB_PASS": "migrators"}
+    with embedded_server(tmp_path / "server") as server:
+        settings |= {"DB_HOST": server.host, "DB_DATABASE": server.new_database().name}
+        roles = {f"MIGRATE_{name}": value for name, value in migrator.items()}
+        admin = {"ADMIN_DB_USER": server.user, "ADMIN_DB_PASS": "x"}
+        env = in_container(workspace, {**settings, **app, **roles, **admin})
+        workspace.run("python", "-m", "db.roles", env=env)
+        job = [
+            workspace.path / "scripts/entrypoint.sh",
+            *pods_of(resources)["Job"]["spec"]["containers"][0]["args"],
+        ]
+        refused = run(*job, cwd=workspace.path, env=in_container(workspace, {**settings, **app}), check=False)
+        assert refused.code != 0, "the service's role may change tables"
+        done = run(*job, cwd=workspace.path, env=in_container(workspace, {**settings, **migrator}))
+        assert "Running upgrade" in done.output
+        serving = {**settings, **app, "OPENAI_API_KEY": "x"}
+        with served(workspace, port := free_port(), serving):
+            assert request(port, "GET", "/v1/agents", key=make_key(workspace, serving)) == 200
