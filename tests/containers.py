@@ -49,7 +49,14 @@ def reason_against() -> str | None:
         return "images are built by root, on Linux"
     programs = ("buildah", "debootstrap", "setpriv", "unshare")
     lacking = [program for program in programs if not shutil.which(program)]
-    return f"{', '.join(lacking)} is missing (.ci/run installs it)" if lacking else None
+    if lacking:
+        return f"{', '.join(lacking)} is missing (.ci/run installs it)"
+    mounts = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    return (
+        "this machine allows no mounts, as in a container without CAP_SYS_ADMIN"
+        if mounts.returncode
+        else None
+    )
 
 
 def run(*command: str | Path, env: Mapping[str, str] | None = None) -> str:
