@@ -41,17 +41,21 @@ from settings import ENVIRONMENTS, ExistingVpc
 make_app([replace(settings, {settings}) for settings in ENVIRONMENTS], sys.argv[1]).synth()
 """
 
-# moto runs no container, and leaves a service as it is when a stack gets a new version of its task definition.
-# This has it say that containers ended with the code in a file, and update the service as AWS does.
+# moto runs no container, and in an update of a stack it mangles task definitions and forgets the service.
+# This has it say that containers ended with the code in a file, and update both as AWS does.
 EMULATOR = """
 import sys
 from pathlib import Path
 from moto.cloudformation.parsing import ResourceMap
-from moto.ecs.models import Container
+from moto.ecs.models import Container, TaskDefinition
 from moto.server import main
 
 file = Path(sys.argv[1])
 Container.exitCode = property(lambda self: int(file.read_text()), lambda self, value: None)
+TaskDefinition.update_from_cloudformation_json = classmethod(
+    lambda cls, original_resource, new_resource_name, cloudformation_json, account_id, region_name:
+    cls.create_from_cloudformation_json(new_resource_name, cloudformation_json, account_id, region_name)
+)
 find = ResourceMap.build_resource_diff
 
 

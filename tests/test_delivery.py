@@ -4,6 +4,7 @@ What isn't real: containers don't run, and end with the exit code that the test 
 that builds images is a program of this test's that puts a manifest into the emulator's registry.
 """
 
+import ast
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -36,8 +37,8 @@ set -eu
 echo "docker $*" >> "$DOCKER_LOG"
 if [ "$1" = login ]; then read -r password; [ -n "$password" ]; fi
 if [ "$1" = push ]; then
-    manifest='{"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json", "config": {}}'
-    tag=${2##*:}
+    tag=${2##*:} type=application/vnd.docker.distribution.manifest.v2+json
+    manifest="{\\"schemaVersion\\": 2, \\"mediaType\\": \\"$type\\", \\"config\\": {\\"digest\\": \\"$tag\\"}}"
     aws ecr put-image --repository-name agent-api --image-tag "$tag" --image-manifest "$manifest" >/dev/null
     # moto scans nothing by itself, as the registry does.
     aws ecr start-image-scan --repository-name agent-api --image-id "imageTag=$tag" >/dev/null
@@ -303,7 +304,7 @@ def test_the_roles_of_the_workflow(infra: Path, shared: Account) -> None:
         }
         (policy,) = shared.ask(f"iam list-role-policies --role-name {name} --query PolicyNames")
         get = f"iam get-role-policy --role-name {name} --policy-name {policy} --query PolicyDocument"
-        document = shared.ask(get)
+        document = ast.literal_eval(shared.ask(get))  # moto keeps Python's text of it
         other = "stg-" if name.startswith("prd-") else "prd-"
         assert other not in json.dumps(document), "a role reaches into another environment"
         for statement in document["Statement"]:
