@@ -1,6 +1,6 @@
 # What a machine needs: Python 3.11 or newer, git and make. All else goes into .venv of this folder.
 .DEFAULT_GOAL := help
-.PHONY: help new test lint format bench clean
+.PHONY: help new test test-cloud lint format bench clean
 
 # Where `make new` puts the workspace: beside this folder, unless told otherwise.
 OUT ?= ..
@@ -14,7 +14,7 @@ python := .venv/bin/python
 export UV_SYSTEM_CERTS ?= true
 
 help: ## Show what there is to do
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 .venv/.bake .venv/.dev: pyproject.toml scripts/prepare.sh
 	@sh scripts/prepare.sh $(@:.venv/.%=%)
@@ -28,6 +28,9 @@ new: export OUT := $(OUT)
 
 test: .venv/.dev ## Run all tests
 	@$(python) -m pytest --numprocesses 2 $(PYTEST_ARGS)
+
+test-cloud: .venv/.dev ## Check the AWS infrastructure, in an emulator as far as that goes
+	@$(python) -m pytest -m cloud $(PYTEST_ARGS)
 
 lint: .venv/.dev ## Check style and types of the template's own Python
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy

@@ -12,6 +12,7 @@ import sys
 _OUTSIDE = [os.path.dirname(__file__), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
 sys.path[:] = [path for path in sys.path if path not in _OUTSIDE]
 
+import contextlib
 import itertools
 import json
 import re
@@ -41,8 +42,10 @@ REMOVED = {
     "use_chat_page": ["api/chat", "api/routes/chat.py", "tests/test_chat_page.py"],
     "use_openai_api": ["api/routes/openai.py", "tests/test_openai_api.py"],
     "use_ag_ui": ["api/routes/ag_ui.py", "tests/test_ag_ui.py"],
-    "use_ecs": ["infra"],
-    "use_github_actions": [".github"],
+    "use_ecs": ["infra", ".github/workflows/deliver.yml"],
+    "use_single_machine": ["deploy/compose"],
+    "use_kubernetes": ["deploy/kubernetes"],
+    "use_github_actions": [".github", "infra/delivery.yaml"],
 }
 EXISTED = Path(".existed-before")
 
@@ -114,6 +117,8 @@ def remove_switched_off() -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # where it was the last in its folder
 
 
 def rendered_by_update_tool() -> bool:

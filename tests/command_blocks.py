@@ -14,6 +14,7 @@ import ast
 import os
 import queue
 import re
+import runpy
 import shlex
 import signal
 import socket
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -347,6 +348,14 @@ def _check(words: list[str], workspace: Path, variables: Mapping[str, str]) -> N
     elif program == "make":
         makefile = (workspace / "Makefile").read_text(encoding="utf-8")
         assert re.search(rf"^{rest[0]}:", makefile, re.MULTILINE), f"the Makefile has no {rest[0]}"
+    elif program.startswith("infra/deliver/"):
+        assert os.access(workspace / program, os.X_OK), f"there is no script {program}"
+        usage = re.search(
+            r'^usage \$# (\d+) "?(\w+)', (workspace / program).read_text(encoding="utf-8"), re.MULTILINE
+        )
+        assert usage, f"{program} doesn't say how it is called"
+        assert len(rest) == int(usage[1]), f"{program} takes {usage[1]} arguments"
+        assert usage[2] != "ENVIRONMENT" or rest[0] in {"stg", "prd"}, f"there is no {rest[0]}"
     elif program == ".":
         assert rest == [".venv/bin/activate"], f"there is no {rest[0]}"
     else:
@@ -381,47 +390,30 @@ def _check_docker(arguments: list[str], workspace: Path, variables: Mapping[str,
         assert words[0] in {"push", "pull", "login"}, f"docker {words[0]} is not known here"
 
 
-class _CloudFormation(yaml.SafeLoader):
-    """Reads CloudFormation's own tags, such as !Ref, as their plain values."""
-
-
-def _plain(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> object:
-    if isinstance(node, yaml.ScalarNode):
-        return loader.construct_scalar(node)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    assert isinstance(node, yaml.MappingNode)
-    return loader.construct_mapping(node, deep=True)
-
-
-_CloudFormation.add_multi_constructor("!", _plain)
-
-
 def _check_aws(arguments: list[str], workspace: Path, variables: Mapping[str, str]) -> None:
-    stack = yaml.load((workspace / "infra/ecs.yaml").read_text(encoding="utf-8"), _CloudFormation)  # noqa: S506
-    resources = [resource["Properties"] for resource in stack["Resources"].values()]
-    clusters = {properties.get("ClusterName") for properties in resources}
-    containers = {
-        item["Name"] for properties in resources for item in properties.get("ContainerDefinitions", ())
-    }
+    """Names that begin like ours must be ours. What stands for a name is looked up among the variables."""
+    names = runpy.run_path(str(workspace / "infra/names.py"))
+    known = {names["REPOSITORY"], names["REGISTRY_STACK"], names["DELIVERY_STACK"]}
+    for environment in ("stg", "prd"):
+        known |= set(asdict(names["Names"].of(environment)).values())
     for option, value in pairwise(arguments):
         value = variables.get(value.removeprefix("$"), value) if value.startswith("$") else value
-        if option == "--cluster":
-            assert value in clusters, f"infra/ecs.yaml has no cluster {value}"
-        elif option == "--container":
-            assert value in containers, f"infra/ecs.yaml has no container {value}"
+        if option in NAMED or (option == "tail" and arguments[0] == "logs"):
+            assert value in known, f"infra/names.py has no {value}"
         elif option == "--task":
             assert value, "the task is not set"
         elif option == "--template-file":
-            assert (workspace / value).is_file(), f"there is no {value}"
+            stack = value.removeprefix("cdk.out/").removesuffix(".template.json")
+            assert stack in known or (workspace / "infra" / value).is_file(), f"no stack writes {value}"
         elif option == "--command":
             _check(shlex.split(value), workspace, variables)
-    if "--parameter-overrides" in arguments:
-        for pair in arguments[arguments.index("--parameter-overrides") + 1 :]:
-            name = pair.partition("=")[0]
-            assert name in stack["Parameters"], f"infra/ecs.yaml has no parameter {name}"
 
 
+# Options of the AWS CLI that take a name.
+NAMED = set(
+    "--cluster --container --service --services --service-name --task-definition --stack-name --secret-id "
+    "--repository-name --repository-names --source-db-instance-identifier".split()
+)
 HEADING = re.compile(r"^#+ +(?P<title>.+?)\s*$", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[(?:[^\]\\]|\\.)*\]\((?P<target>[^)\s]+)\)")
 

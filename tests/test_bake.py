@@ -84,7 +84,7 @@ def check_formats(workspace: Workspace) -> None:
             tomllib.loads(text)
         elif path.suffix == ".json":
             json.loads(text)
-        elif path.suffix in {".yaml", ".yml"} and "infra" not in path.parts:
+        elif path.suffix in {".yaml", ".yml"}:
             assert list(yaml.safe_load_all(text)), path
         elif path.suffix == ".ini":
             configparser.ConfigParser().read_string(text)

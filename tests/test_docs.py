@@ -171,7 +171,12 @@ def test_blocks_that_are_not_run_name_what_exists(
         for block in blocks_of(workspace, path.relative_to(workspace.path).as_posix())
         if block.is_commands and block.reason is not None
     ]
-    assert {block.document for block in marked} >= {"README.md", "db/README.md", "infra/README.md"}
+    assert {block.document for block in marked} >= {
+        "README.md",
+        "db/README.md",
+        "infra/README.md",
+        "OPERATIONS.md",
+    }
     for block in marked:
         check_names(block, workspace.path)
 
@@ -183,6 +188,32 @@ def test_every_document_with_commands_is_run_or_marked(installed: Workspace) -> 
         if document not in run_here:
             for block in blocks_of(installed, document):
                 assert not block.is_commands or block.reason, f"{block.where} is neither run nor marked"
+
+
+PLACES = {
+    "use_ecs": "infra/README.md",
+    "use_single_machine": "deploy/compose/README.md",
+    "use_kubernetes": "deploy/kubernetes/README.md",
+}
+
+
+@pytest.mark.parametrize("chosen", [[], *([answer] for answer in PLACES), list(PLACES)])
+def test_operations_page_leads_to_the_places(chosen: list[str], bake: Callable[..., Workspace]) -> None:
+    workspace = bake(**{answer: answer in chosen for answer in PLACES})
+    page = workspace.read("OPERATIONS.md")
+    assert list(broken_links(workspace.path, [workspace.path / "OPERATIONS.md"])) == []
+    rows = [
+        line.strip("| ").split(" | ") for line in page.partition("\n## ")[0].splitlines() if line[:1] == "|"
+    ]
+    assert len(rows) == (11 if chosen else 0)
+    for _, *cells in rows[2:]:
+        assert len(cells) == len(chosen)
+        for answer, cell in zip(chosen, cells, strict=True):
+            assert PLACES[answer] in cell or cell in {
+                "what offers the database",
+                "[in the container](#migrate-by-hand)",
+            }
+    assert ("infra/deliver/roll.sh" in page) is ("use_ecs" in chosen)
 
 
 def test_commands_known_by_heart(bake: Callable[..., Workspace]) -> None:
@@ -226,7 +257,7 @@ def test_links_and_paths_exist(
 
 def missing_paths(root: Path, document: Path) -> Iterator[str]:
     """Yield the paths in backticks, such as `db/tables`, that don't exist. The guide's example may."""
-    folders = "agents|api|db|scripts|tests|infra|\\.github"
+    folders = "agents|api|db|deploy|scripts|tests|infra|\\.github"
     for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", document.read_text(encoding="utf-8")):
         if not (root / path).exists() and "2026_11_24_0931" not in path:
             yield f"{document.relative_to(root)} names {path}"

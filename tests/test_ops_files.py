@@ -1,6 +1,7 @@
 """Around the app: each file passes the checker of the program that reads it, whatever the answers."""
 
 import re
+import runpy
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import product
@@ -54,7 +55,6 @@ def test_checkers_of_other_programs_find_nothing(baked: tuple[dict[str, Any], Wo
     tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", path / "compose.yaml")
     tool("hadolint", "--failure-threshold", "info", path / "Dockerfile")
     tool("shellcheck", path / "scripts/entrypoint.sh")
-    tool("cfn-lint", "--non-zero-exit-code", "informational", "--", path / "infra/ecs.yaml")
     assert (path / "scripts/entrypoint.sh").stat().st_mode & 0o111 == 0o111
 
 
@@ -105,30 +105,12 @@ def test_names_of_containers_and_cluster_follow_the_slug(baked: tuple[dict[str, 
     for port in [*service["ports"], *database["ports"]]:
         assert port.startswith("127.0.0.1:"), "reachable from other machines"
 
-    ecs = yaml.load(workspace.read("infra/ecs.yaml"), CloudFormation)["Resources"]  # noqa: S506 -- ours
-    (container,) = ecs["TaskDefinition"]["Properties"]["ContainerDefinitions"]
-    assert ecs["Cluster"]["Properties"]["ClusterName"] == f"prd-{name}-cluster"
-    assert container["Name"] == f"prd-{slug}"
-    assert ecs["Service"]["Properties"]["EnableExecuteCommand"] is True
-    key = KEYS[answers.get("model_provider", "openai")]
-    secrets = [secret["Name"] for secret in container["Secrets"] if isinstance(secret, dict)]
-    where_asked = [choice[1]["Name"] for choice in container["Secrets"] if isinstance(choice, list)]
-    assert (set(secrets), where_asked) == ({"DB_PASS", key}, ["MIGRATE_DB_PASS"])
-    assert f"# {key}=" in workspace.read("example.env").splitlines()
-
-
-class CloudFormation(yaml.SafeLoader):
-    """YAML with CloudFormation's short forms such as `!Ref`, of which only the argument is kept."""
-
-
-def _argument(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> object:
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    assert isinstance(node, yaml.ScalarNode)
-    return loader.construct_scalar(node)
-
-
-CloudFormation.add_multi_constructor("!", _argument)
+    names = runpy.run_path(str(workspace.path / "infra/names.py"))
+    production = names["Names"].of("prd")
+    assert (production.cluster, production.container) == (f"prd-{name}-cluster", f"prd-{slug}")
+    assert (names["SLUG"], names["DATABASE"]) == (slug, settings["DB_DATABASE"])
+    assert names["MODEL_KEY"] == KEYS[answers.get("model_provider", "openai")]
+    assert f"# {names['MODEL_KEY']}=" in workspace.read("example.env").splitlines()
 
 
 def test_example_env_explains_every_variable_that_is_read(baked: tuple[dict[str, Any], Workspace]) -> None:

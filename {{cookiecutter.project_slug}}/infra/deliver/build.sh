@@ -1,0 +1,46 @@
+#!/bin/sh
+# Build a commit's image, push it, wait for the registry's scan, and print what it is called by its digest.
+# What is printed on the way goes to standard error.
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname -- "$0")/lib.sh"
+usage $# 1 COMMIT
+commit=$1
+read_names prd
+
+uri=$(aws ecr describe-repositories --repository-names "$REPOSITORY" --output text \
+    --query "repositories[0].repositoryUri")
+digest_of_commit() {
+    aws ecr list-images --repository-name "$REPOSITORY" --output text \
+        --query "imageIds[?imageTag=='$commit'].imageDigest"
+}
+
+digest=$(digest_of_commit)
+# A tag is never moved: what was pushed for the commit is its image.
+if [ -z "$digest" ]; then
+    {
+        aws ecr get-login-password | docker login --username AWS --password-stdin "${uri%%/*}"
+        # Without provenance it is one manifest, which the registry can scan, and not an index.
+        docker build --platform "${PLATFORM:-linux/amd64}" --provenance=false \
+            --label "org.opencontainers.image.revision=$commit" --tag "$uri:$commit" "$here/../.."
+        docker push "$uri:$commit"
+    } >&2
+    digest=$(digest_of_commit)
+fi
+
+# The registry scans what is pushed, but may need a moment to know of it.
+for _ in 1 2 3; do
+    if aws ecr wait image-scan-complete --repository-name "$REPOSITORY" --image-id "imageDigest=$digest"; then break; fi
+    sleep 10
+done
+findings=$(aws ecr describe-image-scan-findings --repository-name "$REPOSITORY" --image-id "imageDigest=$digest" \
+    --output text --query "imageScanFindings.findings[?severity=='CRITICAL'].[name]")
+# One name a line, with a reason behind it.
+accepted=$(sed -n 's/^\([A-Z][^ ]*\) .*/\1/p' "$here/accepted-findings.txt")
+for finding in $findings; do
+    if ! printf '%s\n' "$accepted" | grep -Fqx -- "$finding"; then
+        echo "The scan found $finding. Update what has it, or accept it in infra/deliver/accepted-findings.txt." >&2
+        refused=1
+    fi
+done
+[ -z "${refused:-}" ]
+echo "$uri@$digest"
