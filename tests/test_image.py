@@ -41,7 +41,7 @@ PLACES = (
     "key.md",
 )
 TOOLS = "cc c++ gcc g++ clang ld as make cmake rustc cargo go git uv uvx npm curl"
-# As Docker writes to the image: 1700000000 is some time in 2023.
+# Given to all files, as BuildKit does with SOURCE_DATE_EPOCH.
 SAME_TIME = ("--timestamp", "1700000000")
 
 
