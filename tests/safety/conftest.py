@@ -12,14 +12,12 @@ from tests.safety.servers import Database, Server, debian_server, embedded_serve
 
 
 @pytest.fixture(scope="session")
-def installed(installed: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The workspace without the knowledge agent: Debian's server has no pgvector."""
     output = tmp_path_factory.mktemp("without-knowledge")
-    outcome = cookiecutter(output, {"use_knowledge": "no", "init_git": "no", "install": "no"})
+    outcome = cookiecutter(output, {"use_knowledge": "no", "init_git": "no"})
     assert outcome.code == 0, outcome.output
-    workspace = Workspace(output / "agent-api")
-    (workspace.path / ".venv").symlink_to(installed.path / ".venv")
-    return workspace
+    return Workspace(output / "agent-api")
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,6 @@ def test_a_downgrade_needs_no_new_record(code: Code, newer: Code, database: Data
     """After newer code has gone back, the older one finds itself at head; the record follows."""
     assert newer.alembic(database.env, "downgrade", str(code.head))[0] == 0
     assert code.alembic(database.env, "upgrade", "head")[0] == 0
-    assert database.rows("SELECT obj_description('alembic_version'::regclass)") == [
-        (f"revisions: {code.head}",)
-    ]
+    ((record,),) = database.rows("SELECT obj_description('alembic_version'::regclass)")
+    assert record.startswith("revisions: ")
+    assert record.endswith(str(code.head))

@@ -70,6 +70,8 @@ def test_at_head_nothing_waits(code: Code, database: Database) -> None:
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("stage", ["r1", "r2", "r3", "r4"])
 def test_the_holder_is_killed(code: Code, database: Database, signal_number: int, stage: str) -> None:
+    # The workspace's own revisions build indexes too, which would wait for the blocker as well.
+    assert code.alembic(database.env, "upgrade", "head")[0] == 0
     add_slow_revisions(code, 1.5)
     blocker = database.connect(application_name="blocker")
     if stage == "r3":
@@ -134,6 +136,7 @@ def test_the_next_one_goes_on_within_a_second(code: Code, database: Database) ->
 
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_while_waiting(code: Code, database: Database, signal_number: int, exit_code: int) -> None:
+    before = code.head
     code.add("r1", 'op.execute("SELECT pg_sleep(60)")')
     holder = code.start(database.env, "upgrade", "head")
     wait_until(lambda: running(database, "pg_sleep"), 20)
@@ -149,12 +152,7 @@ def test_a_signal_while_waiting(code: Code, database: Database, signal_number: i
     assert holder.returncode == exit_code, output
     assert "Traceback" not in output
     wait_until(lambda: database.sessions() == [], 3)
-    assert database.rows("SELECT version_num FROM alembic_version") == [(code.ids and first_revision(code),)]
-
-
-def first_revision(code: Code) -> str:
-    first = min((code.path / "db/migrations/versions").glob("*.py"))
-    return first.stem.split("-")[1].split("_")[0]
+    assert database.rows("SELECT version_num FROM alembic_version") == [(before,)]
 
 
 def test_the_wait_is_bounded(code: Code, database: Database) -> None:
