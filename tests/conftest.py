@@ -124,6 +124,7 @@ class Workspace:
             ".postgres",
             "uv.lock",
             "__pycache__",
+            ".hypothesis",
             ".mypy_cache",
             ".ruff_cache",
             ".pytest_cache",
