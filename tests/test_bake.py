@@ -147,8 +147,7 @@ def test_licence_text_and_package_data_name_the_same_licence(
 
 # The tests of what answers bring in or take away.
 OWN_TESTS = [
-    f"tests/test_{name}.py"
-    for name in ("ag_ui", "agents", "demonstration", "migrations", "settings")
+    f"tests/test_{name}.py" for name in ("ag_ui", "agents", "demonstration", "migrations", "settings")
 ]
 
 FULL = {
