@@ -21,7 +21,6 @@ from typing import Any
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cookiecutter-agent-api"
 # The Python of the Debian release that the Dockerfile names.
 PYTHON = "3.13"
-DEBIAN = "http://deb.debian.org/debian"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 UV_SETTINGS = ("DEFAULT_INDEX", "INDEX_URL", "SYSTEM_CERTS")
 
@@ -193,7 +192,7 @@ def debian(release: str) -> Path:
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             root = Path(folder, "root")
             packages = "--include=ca-certificates,python3"
-            run("debootstrap", "--variant=minbase", packages, release, root, _mirror())
+            run("debootstrap", "--variant=minbase", packages, release, root, *_mirror())
             for unneeded in (
                 "usr/share/doc",
                 "usr/share/locale",
@@ -208,11 +207,11 @@ def debian(release: str) -> Path:
     return archive
 
 
-def _mirror() -> str:
-    """The mirror of Debian that this machine uses, if it is Debian."""
+def _mirror() -> Sequence[str]:
+    """The mirror of Debian that this machine uses, or none, where debootstrap has one of its own."""
     shown = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian", "Label: Debian"]
     found: Sequence[str] = subprocess.run(shown, capture_output=True, text=True, check=False).stdout.split()
-    return found[0] if found else DEBIAN
+    return found[:1]
 
 
 def _uv_settings() -> str:
