@@ -156,6 +156,24 @@ class Database:
             " WHERE datname = current_database() AND application_name LIKE 'alembic%'"
         )
 
+    def running(self, statement: str) -> bool:
+        """Whether Alembic runs a statement that contains this text right now."""
+        return bool(
+            self.rows(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'active'"
+                f" AND application_name LIKE 'alembic%' AND query LIKE '%{statement}%'"
+            )
+        )
+
+    def waiting(self) -> bool:
+        """Whether Alembic waits for a lock that another session holds."""
+        return bool(
+            self.rows(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+                " AND application_name LIKE 'alembic%' AND wait_event_type = 'Lock'"
+            )
+        )
+
 
 @contextmanager
 def debian_server(

@@ -123,7 +123,7 @@ def test_a_connection_that_breaks(code: Code, database: Database, which: str) ->
     code.add("slow", 'op.execute("SELECT pg_sleep(3)")')
     migration = code.start(database.env, "upgrade", "head")
     state = "active" if which == "worker" else "idle"
-    wait_until(lambda: sorted(row[2] for row in database.sessions()) == ["active", "idle"], 20)
+    wait_until(lambda: database.running("pg_sleep"), 20)
     database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
         f" AND application_name LIKE 'alembic%' AND state = '{state}'"

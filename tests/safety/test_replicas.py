@@ -57,7 +57,7 @@ def test_at_head_nothing_waits(code: Code, database: Database) -> None:
     assert code.alembic(database.env, "upgrade", "head")[0] == 0
     holder = newer.start(database.env, "upgrade", "head")
     try:
-        wait_until(lambda: len(database.sessions()) == 2, 20)
+        wait_until(lambda: database.running("pg_sleep"), 20)
         outcomes = code.replicas(database.env, 32, "upgrade", "head")
         assert [code for code, _ in outcomes] == [0] * 32
         assert not any("Waiting" in output for _, output in outcomes)
@@ -80,10 +80,10 @@ def test_the_holder_is_killed(code: Code, database: Database, signal_number: int
         blocker.execute("SELECT 1")
     victim = code.start(database.env, "upgrade", "head")
     if stage == "r3":
-        wait_until(lambda: running(database, "CREATE INDEX CONCURRENTLY"), 20)
+        wait_until(lambda: database.running("CREATE INDEX CONCURRENTLY"), 20)
     else:
         done = {"r1": 0, "r2": 1, "r4": 3}[stage]
-        wait_until(lambda: marks(database) == done and running(database, "pg_sleep"), 30)
+        wait_until(lambda: marks(database) == done and database.running("pg_sleep"), 30)
     others = [code.start(database.env, "upgrade", "head") for _ in range(2)]
     if stage != "r3":
         time.sleep(0.8)
@@ -105,18 +105,10 @@ def marks(database: Database) -> int:
     return int(database.rows("SELECT count(*) FROM applied")[0][0])
 
 
-def running(database: Database, statement: str) -> bool:
-    query = (
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        f" AND application_name LIKE 'alembic%' AND state = 'active' AND query LIKE '%{statement}%'"
-    )
-    return bool(database.rows(query)[0][0])
-
-
 def test_the_next_one_goes_on_within_a_second(code: Code, database: Database) -> None:
     code.add("r1", 'op.execute("SELECT pg_sleep(60)")')
     victim = code.start(database.env, "upgrade", "head")
-    wait_until(lambda: running(database, "pg_sleep"), 20)
+    wait_until(lambda: database.running("pg_sleep"), 20)
     newer = Code.copy(code.python.parent.parent.parent, code.path.parent / "quick")
     newer.add("r1", 'op.execute("CREATE TABLE quick ()")')
     waiting = newer.start(database.env, "upgrade", "head")
@@ -139,7 +131,7 @@ def test_a_signal_while_waiting(code: Code, database: Database, signal_number: i
     before = code.head
     code.add("r1", 'op.execute("SELECT pg_sleep(60)")')
     holder = code.start(database.env, "upgrade", "head")
-    wait_until(lambda: running(database, "pg_sleep"), 20)
+    wait_until(lambda: database.running("pg_sleep"), 20)
     waiting = code.start(database.env, "upgrade", "head")
     wait_until(lambda: len(database.sessions()) == 3, 20)
     time.sleep(0.5)
@@ -158,7 +150,7 @@ def test_a_signal_while_waiting(code: Code, database: Database, signal_number: i
 def test_the_wait_is_bounded(code: Code, database: Database) -> None:
     code.add("r1", 'op.execute("SELECT pg_sleep(60)")')
     holder = code.start(database.env, "upgrade", "head")
-    wait_until(lambda: running(database, "pg_sleep"), 20)
+    wait_until(lambda: database.running("pg_sleep"), 20)
     exit_code, output = code.alembic({**database.env, "MIGRATE_LOCK_TIMEOUT": "1"}, "upgrade", "head")
     assert exit_code == 255
     assert "FAILED: Another process still migrates after 1 s: pid" in output

@@ -57,7 +57,7 @@ def migrate_beside(database: Database, code: Code, retries: int, hold: float) ->
         holder.execute("BEGIN")
         holder.execute("SELECT * FROM orders LIMIT 1")
         migration = code.start(env, "upgrade", "head")
-        wait_until(lambda: len(database.sessions()) == 2 or migration.poll() is not None, 20)
+        wait_until(lambda: database.waiting() or migration.poll() is not None, 20)
         time.sleep(hold)
         holder.execute("ROLLBACK")
         output, _ = migration.communicate(timeout=60)
