@@ -29,7 +29,7 @@ new: export OUT := $(OUT)
 test: .venv/.dev ## Run all tests
 	@$(python) -m pytest --numprocesses 2 $(PYTEST_ARGS)
 
-test-cloud: .venv/.dev ## Check the AWS infrastructure, in an emulator as far as that goes
+test-cloud: .venv/.dev ## Build the image, write the AWS infrastructure, check both and all that deploys
 	@$(python) -m pytest -m cloud $(PYTEST_ARGS)
 
 lint: .venv/.dev ## Check style and types of the template's own Python

@@ -104,18 +104,27 @@ class Builder:
         self.buildah("commit", "--quiet", "--rm", container, f"localhost/{name}")
         return f"localhost/{name}"
 
-    def build_command(self, workspace: Path, image: str, *options: str | Path) -> list[str]:
-        """Return the command that builds the Dockerfile, on the images that `prepare` made.
-
-        The machine's index of packages and its certificates are mounted, so that they get into no image.
-        """
+    def _mounts(self) -> list[str]:
+        """The machine's index of packages and its certificates, mounted, so that they get into no image."""
         mounts = [f"--volume={self.folder / 'uv.toml'}:/etc/uv/uv.toml:ro"]
         if CERTIFICATES.exists():
             mounts += [f"--volume={CERTIFICATES}:{CERTIFICATES}:ro"]
+        return mounts
+
+    def lock(self, workspace: Path) -> None:
+        """Write the workspace's uv.lock with the base's Python: this machine may not have that version."""
+        container = self.buildah("from", "--pull=never", "localhost/python")
+        mounts = (*self._mounts(), f"--volume={self.uv}:/usr/local/bin/uv:ro", f"--volume={workspace}:/app")
+        uv = ("/usr/local/bin/uv", "lock", "--quiet", "--project", "/app", "--no-cache")
+        self.buildah("run", "--isolation", "chroot", *mounts, container, "--", *uv)
+        self.buildah("rm", container)
+
+    def build_command(self, workspace: Path, image: str, *options: str | Path) -> list[str]:
+        """Return the command that builds the Dockerfile, on the images that stand in for the official ones."""
         return self.command(
             *("build", "--isolation", "chroot", "--format", "docker", "--layers", "--pull=never"),
             *("--build-arg", "PYTHON_IMAGE=localhost/python", "--build-arg", "UV_IMAGE=localhost/uv"),
-            *(*mounts, "--tag", f"localhost/{image}", *options, workspace),
+            *(*self._mounts(), "--tag", f"localhost/{image}", *options, workspace),
         )
 
     def build(self, workspace: Path, image: str, *options: str | Path) -> None:

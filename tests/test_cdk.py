@@ -12,7 +12,6 @@ import pytest
 from tests.cloud import VARIANTS, in_infra, shell, synth
 from tests.command_blocks import Block, read_blocks
 from tests.conftest import ODD_ANSWERS, Workspace, raw, run
-from tests.safety.servers import debian_server
 
 pytest_plugins = ["tests.cloud"]
 pytestmark = pytest.mark.cloud
@@ -280,42 +279,6 @@ def test_no_secret_is_in_a_template(stacks: Stacks) -> None:
     for task in stacks.of_type("ECS::TaskDefinition"):
         for variable in task["ContainerDefinitions"][0]["Environment"]:
             assert not re.search(r"PASS|KEY$|TOKEN|SECRET|URL", variable["Name"])
-
-
-def test_the_tasks_do_what_their_definitions_say(written: dict[str, Path], installed: Workspace) -> None:
-    """Command, variables and secrets as defined, on a real server: what ECS would start, without a container."""
-    tasks = json.loads((written["new"] / "prd-agent-api-tasks.template.json").read_text(encoding="utf-8"))
-    with debian_server() as server:
-        server.execute("CREATE DATABASE agent_api")
-        secrets = {
-            "ADMIN_DB_USER": server.user,
-            "ADMIN_DB_PASS": server.password,
-            "MIGRATE_DB_USER": "migrator",
-            "MIGRATE_DB_PASS": "migrators",
-            "DB_USER": "app",
-            "DB_PASS": "apps",
-        }
-        for name in ("roles", "migrate", "roles"):
-            (container,) = [
-                resource["Properties"]["ContainerDefinitions"][0]
-                for resource in tasks["Resources"].values()
-                if resource.get("Properties", {}).get("Family") == f"prd-agent-api-{name}"
-            ]
-            env = {item["Name"]: item["Value"] for item in container["Environment"]}
-            env |= {item["Name"]: secrets[item["Name"]] for item in container["Secrets"]}
-            if name == "migrate":  # its secret is the migrator's, under the names that all tasks know
-                assert "Migrator" in json.dumps(container["Secrets"])
-                env |= {"DB_USER": "migrator", "DB_PASS": "migrators"}
-            # This server has another address, and no TLS.
-            env |= {
-                "DB_HOST": server.host,
-                "DB_PORT": str(server.port),
-                "DB_SSLMODE": "disable",
-                "DB_SSLROOTCERT": "",
-            }
-            installed.run(*container["Command"], env={**env, "PYTHONDONTWRITEBYTECODE": "1"})
-        owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
-        assert server.rows(owners, "agent_api") == [("migrator",)]
 
 
 def commands(infra: Path, document: str, heading: str) -> str:

@@ -231,7 +231,8 @@ def registry(shared: Account, written: dict[str, Path], tmp_path_factory: pytest
 
 def test_an_image_is_built_once_scanned_and_named_by_its_digest(registry: Account) -> None:
     commit = "c" * 40
-    outcome = registry.script("build.sh", commit)
+    base = f"python:3.13-slim-trixie@sha256:{'b' * 64}"
+    outcome = registry.script("build.sh", commit, PYTHON_IMAGE=base)
     assert outcome.code == 0, outcome.output
     described = registry.ask(f"ecr describe-images --repository-name agent-api --image-ids imageTag={commit}")
     digest = described["imageDetails"][0]["imageDigest"]
@@ -241,6 +242,9 @@ def test_an_image_is_built_once_scanned_and_named_by_its_digest(registry: Accoun
     assert login == f"docker login --username AWS --password-stdin {name.partition('/')[0]}"
     assert build.endswith(str(registry.infra / "deliver/../.."))
     assert "--provenance=false" in build
+    assert f"--build-arg PYTHON_IMAGE={base} --label" in build, (
+        "the base by its digest, and no other argument"
+    )
     assert push == f"docker push {name.partition('@')[0]}:{commit}"
 
     again = registry.script("build.sh", commit)

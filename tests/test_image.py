@@ -83,7 +83,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     outcome = cookiecutter(output, answers)
     assert outcome.code == 0, outcome.output
     workspace = Workspace(output / "agent-api")
-    run(UV, "lock", "--quiet", cwd=workspace.path)
     for place in PLACES:
         path = workspace.path / place
         path.parent.mkdir(exist_ok=True)
@@ -92,6 +91,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
         open_builder(tmp_path_factory.mktemp("containers"), UV, workspace.path) as builder,
         pytest.MonkeyPatch.context() as patch,
     ):
+        builder.lock(workspace.path)
         patch.setenv("OPENAI_API_KEY", PLANTED)
         builder.build(workspace.path, "agent-api", *SAME_TIME)
         yield Built(builder, workspace, builder.mount("agent-api"))
@@ -140,7 +140,7 @@ def test_nothing_is_in_it_that_production_does_not_need(built: Built) -> None:
     installed = {
         re.sub(r"[-_.]+", "-", name.lower()) for name in built.run({}, "python", "-c", names).output.split()
     }
-    export = ("export", "--locked", "--no-dev", "--no-hashes", "--no-annotate", "--no-header", "--quiet")
+    export = ("export", "--frozen", "--no-dev", "--no-hashes", "--no-annotate", "--no-header", "--quiet")
     locked = run(UV, *export, cwd=built.workspace.path).output
     assert installed <= set(re.findall(r"^([\w-]+)==", locked, re.MULTILINE))
     assert {"fastapi", "alembic"} <= installed

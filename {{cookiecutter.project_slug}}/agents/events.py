@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import NamedTuple
 
 from sqlalchemy import delete, func, insert, or_, select, update
@@ -118,7 +119,7 @@ class EventStore:
 
     async def forget(self, seconds: float) -> None:
         """Delete the events older than this."""
-        old = tables.RunEvents.created_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+        old = tables.RunEvents.created_at < func.now() - timedelta(seconds=seconds)
         async with self._sessions.begin() as session:
             await session.execute(delete(tables.RunEvents).where(old))
 
@@ -136,7 +137,7 @@ class EventStore:
     async def _has_ended(self, run_id: uuid.UUID) -> bool:
         """Tell whether the run and the writing of its events have ended, and its process that somebody watches."""
         table = tables.Run
-        writing = table.finished_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, WRITTEN_SECONDS)
+        writing = table.finished_at > func.now() - timedelta(seconds=WRITTEN_SECONDS)
         goes_on = (table.id == run_id, or_(table.status == tables.RunStatus.RUNNING, writing))
         async with self._sessions.begin() as session:
             watched = update(table).where(*goes_on).values(watched_at=func.now()).returning(table.id)

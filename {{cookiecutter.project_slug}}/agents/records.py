@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
@@ -250,7 +251,7 @@ class RunRecords:
     async def give_up(self, seconds: float) -> None:
         """Mark the runs whose process has been silent for this long as interrupted."""
         table = tables.Run
-        silent = table.alive_at < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+        silent = table.alive_at < func.now() - timedelta(seconds=seconds)
         values = {"status": RunStatus.INTERRUPTED, "finished_at": func.now(), "error": INTERRUPTED.detail}
         async with self._sessions.begin() as session:
             await session.execute(

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Build a commit's image, push it, wait for the registry's scan, and print what it is called by its digest.
-# What is printed on the way goes to standard error.
+# What is printed on the way goes to standard error. PYTHON_IMAGE and UV_IMAGE, if set, are what it's built on.
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname -- "$0")/lib.sh"
 usage $# 1 COMMIT
@@ -21,6 +21,7 @@ if [ -z "$digest" ]; then
         aws ecr get-login-password | docker login --username AWS --password-stdin "${uri%%/*}"
         # Without provenance it is one manifest, which the registry can scan, and not an index.
         docker build --platform "${PLATFORM:-linux/amd64}" --provenance=false \
+            ${PYTHON_IMAGE:+--build-arg "PYTHON_IMAGE=$PYTHON_IMAGE"} ${UV_IMAGE:+--build-arg "UV_IMAGE=$UV_IMAGE"} \
             --label "org.opencontainers.image.revision=$commit" --tag "$uri:$commit" "$here/../.."
         docker push "$uri:$commit"
     } >&2
