@@ -73,9 +73,13 @@ main(sys.argv[2:])
 """
 
 
+def synth_script(variant: str, before: str = "") -> str:
+    """The program that writes the templates of a variant to the folder that it is given."""
+    return SYNTH.format(settings=" ".join(VARIANTS[variant].split()), before=before)
+
+
 def synth(infra: Path, variant: str, output: Path, before: str = "", **how: Any) -> Outcome:
-    script = SYNTH.format(settings=" ".join(VARIANTS[variant].split()), before=before)
-    return in_infra(infra, "python", "-c", script, output, **how)
+    return in_infra(infra, "python", "-c", synth_script(variant, before), output, **how)
 
 
 def in_infra(infra: Path, program: str, *arguments: str | Path, **how: Any) -> Outcome:

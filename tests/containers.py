@@ -121,11 +121,20 @@ class Builder:
 
     def build_command(self, workspace: Path, image: str, *options: str | Path) -> list[str]:
         """Return the command that builds the Dockerfile, on the images that stand in for the official ones."""
-        return self.command(
-            *("build", "--isolation", "chroot", "--format", "docker", "--layers", "--pull=never"),
-            *("--build-arg", "PYTHON_IMAGE=localhost/python", "--build-arg", "UV_IMAGE=localhost/uv"),
-            *(*self._mounts(), "--tag", f"localhost/{image}", *options, workspace),
-        )
+        bases = ("--build-arg", "PYTHON_IMAGE=localhost/python", "--build-arg", "UV_IMAGE=localhost/uv")
+        return [
+            *self.build_options(),
+            *bases,
+            "--tag",
+            f"localhost/{image}",
+            *map(str, options),
+            str(workspace),
+        ]
+
+    def build_options(self) -> list[str]:
+        """Return the beginning of that command: how images are built here, on whatever bases."""
+        build = ("build", "--isolation", "chroot", "--format", "docker", "--layers", "--pull=never")
+        return self.command(*build, *self._mounts())
 
     def build(self, workspace: Path, image: str, *options: str | Path) -> None:
         """Build it."""

@@ -1,14 +1,17 @@
-"""The image: the real Dockerfile is built, and what comes out is run against a real PostgreSQL.
+"""The image: the real Dockerfile is built, and what comes out is run against a real PostgreSQL, and delivered.
 
-Not checked here, for want of a registry and an engine: the official Python base (its stand-in is the same Debian
+Not checked here, for want of the internet and an engine: the official Python base (its stand-in is the same Debian
 release, see containers.py), BuildKit, and the limits that an engine sets.
 """
 
 import http.client
 import json
 import mmap
+import os
 import re
 import secrets
+import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -20,6 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.cloud import emulate, shell
 from tests.conftest import UV, Outcome, Workspace, cookiecutter, run
 from tests.containers import PYTHON, Builder, Image, open_builder, reason_against
 from tests.safety.servers import IN_CI, Database, Server, debian_server, free_port, wait_until, wheel_programs
@@ -41,6 +45,32 @@ PLACES = (
     "key.md",
 )
 TOOLS = "cc c++ gcc g++ clang ld as make cmake rustc cargo go git uv uvx npm curl"
+# Stands for Docker in infra/deliver/build.sh, which is at a registry of this machine and not at AWS'. The emulator
+# is told of the image, as AWS' registry is its own.
+DOCKER = """#!/bin/sh
+set -eu
+what=$1
+shift
+case $what in
+login) read -r password && [ -n "$password" ] ;;
+build)
+    # BuildKit's own option.
+    for argument; do shift; [ "$argument" = --provenance=false ] || set -- "$@" "$argument"; done
+    exec {build} "$@" ;;
+push)
+    {push} --digestfile "$0.digest" "$1" "docker://{registry}/agent-api:${{1##*:}}"
+    type=application/vnd.docker.distribution.manifest.v2+json
+    manifest=$(curl --silent --fail --header "Accept: $type" "http://{registry}/v2/agent-api/manifests/${{1##*:}}")
+    aws ecr put-image --repository-name agent-api --image-tag "${{1##*:}}" --image-manifest "$manifest" \\
+        --image-digest "$(cat "$0.digest")"
+    aws ecr start-image-scan --repository-name agent-api --image-id "imageTag=${{1##*:}}" ;;
+esac
+"""
+REGISTRY = """
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {folder}}}}}
+http: {{addr: "{address}"}}
+"""
 # Given to all files, as BuildKit does with SOURCE_DATE_EPOCH.
 SAME_TIME = ("--timestamp", "1700000000")
 
@@ -168,7 +198,7 @@ def test_bytecode_is_complete_and_bound_to_no_time(built: Built) -> None:
         sources = [path for path in folder.rglob("*.py") if "scripts" not in path.parts]
         missing = []
         for source in sources:
-            (compiled,) = source.parent.glob(f"__pycache__/{source.stem}.cpython-*.pyc") or [None]
+            compiled = next(source.parent.glob(f"__pycache__/{source.stem}.cpython-*.pyc"), None)
             # https://peps.python.org/pep-0552/: 1 is a hash that isn't compared.
             if not compiled or compiled.read_bytes()[4:8] != b"\x01\0\0\0":
                 missing.append(source)
@@ -260,6 +290,55 @@ def of_secret(item: dict[str, Any], logins: dict[str, tuple[str, str]]) -> str:
     source = json.dumps(item["ValueFrom"])
     (login,) = [login for name, login in logins.items() if name in source]
     return login[":username:" not in source]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Run Debian's registry, and give its address."""
+    if not (program := shutil.which("docker-registry")):
+        (pytest.fail if IN_CI else pytest.skip)("docker-registry is missing. Not checked: what is pushed.")
+    address = f"127.0.0.1:{free_port()}"
+    config = tmp_path / "registry.yml"
+    config.write_text(REGISTRY.format(folder=tmp_path / "registry", address=address))
+    with (tmp_path / "registry.log").open("w") as log:
+        process = subprocess.Popen([program, "serve", config], stdout=log, stderr=log)
+    try:
+        curl = ("curl", "--silent", "--fail", f"http://{address}/v2/")
+        wait_until(lambda: subprocess.run(curl, capture_output=True, check=False).returncode == 0, 20)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_what_is_delivered_is_called_by_its_digest(
+    built: Built, infra: Path, written: dict[str, Path], registry: str, tmp_path: Path
+) -> None:
+    """infra/deliver/build.sh builds on the bases that it is told, and prints what the registry really has."""
+    builder, commit = built.builder, "a" * 40
+    build = shlex.join(builder.build_options())
+    push = shlex.join(builder.command("push", "--quiet", "--tls-verify=false"))
+    docker = tmp_path / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text(DOCKER.format(build=build, push=push, registry=registry))
+    docker.chmod(0o755)
+    with emulate(infra, written["new"], tmp_path) as env:
+        template = written["new"] / "agent-api-registry.template.json"
+        create = (
+            f"cloudformation create-stack --stack-name agent-api-registry --template-body file://{template}"
+        )
+        shell(f"aws {create}", env)
+        env |= {"PATH": f"{docker.parent}{os.pathsep}{env['PATH']}", "TMPDIR": builder.env["TMPDIR"]}
+        env |= {"PYTHON_IMAGE": "localhost/python", "UV_IMAGE": "localhost/uv"}
+        script = built.workspace.path / "infra/deliver/build.sh"
+        name = run(script, commit, env=env, timeout=600).output.splitlines()[-1]
+    digest = name.partition("@")[2]
+    pulled = builder.buildah(
+        "pull", "--quiet", "--tls-verify=false", f"docker://{registry}/agent-api@{digest}"
+    )
+    labels = json.loads(builder.buildah("inspect", "--type", "image", pulled))["Docker"]["config"]["Labels"]
+    assert labels["org.opencontainers.image.revision"] == commit
+    assert labels["org.opencontainers.image.title"] == "Agent API"
 
 
 def test_the_development_image_has_a_shell_and_all_packages(built: Built, database: Database) -> None:
