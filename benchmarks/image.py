@@ -4,20 +4,19 @@ Its size, the time it takes to be ready, and to be built anew. Prints a Markdown
 in turns, against the same app without a container.
 """
 
-import argparse
 import http.client
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from measure import MeasurementError, cost_of
-from run import HEADER, Row, machine, print_table, row
+from report import Measurements, Row, report, row
 from workshop import TEMPLATE, UPGRADE, Workshop, open_workshop
 
 from tests.containers import PYTHON, Builder, BuildError, Image, open_builder, reason_against
@@ -123,7 +122,7 @@ def rebuild(bench: Bench, turns: int) -> Iterator[Row]:
     yield row("build after one changed line ÷ whole build", "wall", ours, base, None)
 
 
-MEASUREMENTS = {"size": (size, 1), "start": (start, 7), "rebuild": (rebuild, 3)}
+MEASUREMENTS: Measurements[Bench] = {"size": (size, 1), "start": (start, 7), "rebuild": (rebuild, 3)}
 
 
 def _megabytes(builder: Builder, image: str) -> float:
@@ -142,33 +141,21 @@ def _ready(port: int) -> bool:
         connection.close()
 
 
-def main() -> int:
-    """Measure what the arguments name and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=[*MEASUREMENTS, []], help="default: all")
-    parser.add_argument("--turns", type=int, help="turns of each measurement (default: 3 to 7)")
-    arguments = parser.parse_args()
+@contextmanager
+def open_bench() -> Iterator[Bench]:
+    """Give a bench whose server and images go away with the block.
+
+    Raises:
+        MeasurementError: where no image can be built.
+    """
     if reason := reason_against():
-        parser.error(reason)
-    print(machine() + "\n", flush=True)
-    table: list[Row] = [HEADER]
+        raise MeasurementError(reason)
     try:
         with open_workshop() as workshop, ExitStack() as stack:
-            bench = Bench(stack, workshop)
-            for name in arguments.what or MEASUREMENTS:
-                measure, turns = MEASUREMENTS[name]
-                print(f"... {name}", file=sys.stderr, flush=True)
-                for measured in measure(bench, arguments.turns or turns):
-                    table.append(measured)
-                    print(*measured, sep=" | ", file=sys.stderr, flush=True)
-    except (MeasurementError, BuildError) as error:
-        print(f"Stopped: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print_table(table)
-    return 0
+            yield Bench(stack, workshop)
+    except BuildError as error:
+        raise MeasurementError(str(error)) from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(__doc__.splitlines()[0], MEASUREMENTS, open_bench()))

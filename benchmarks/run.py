@@ -3,22 +3,15 @@
 Prints a Markdown table of ratios: medians of ours over medians of the baseline, measured in turns.
 """
 
-import argparse
-import os
-import platform
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from statistics import median
 
 from hook_time import time_hooks
-from measure import Comparison, MeasurementError, compare, cost_of
+from measure import compare, cost_of
 from migrations import all_rows
+from report import Measurements, Row, report, row, rows
 from workshop import TEMPLATE, UPGRADE, Workshop, alembic_of, open_workshop
-
-HEADER = ("what", "figure", "ours", "baseline", "ratio", "goal", "")
-UNITS = {"wall": ("wall time", "s", 2), "cpu": ("CPU time", "s", 2), "peak": ("peak memory", "MiB", 0)}
-Row = tuple[str, ...]
 
 
 def plain_bake(workshop: Workshop, runs: int) -> Iterator[Row]:
@@ -67,7 +60,7 @@ def noop_upgrade(workshop: Workshop, runs: int) -> Iterator[Row]:
 
 
 # Name -> measurement, and how many turns give a steady median.
-MEASUREMENTS = {
+MEASUREMENTS: Measurements[Workshop] = {
     "plain": (plain_bake, 15),
     "verified": (verified_bake, 7),
     "hook": (hooks, 7),
@@ -76,68 +69,5 @@ MEASUREMENTS = {
 }
 
 
-def rows(what: str, compared: Comparison, goals: dict[str, float]) -> Iterator[Row]:
-    """Return a row a figure; `goals` has the highest ratio wanted, where there is one."""
-    for figure in UNITS:
-        ours, baseline = compared.medians(figure)
-        yield row(what, figure, ours, baseline, goals.get(figure))
-
-
-def row(what: str, figure: str, ours: float, baseline: float, goal: float | None) -> Row:
-    """Return one row of the table as texts."""
-    name, unit, digits = UNITS[figure]
-    ratio = ours / baseline
-    wanted = "" if goal is None else f"≤ {goal}"
-    verdict = "" if goal is None else "met" if round(ratio, 2) <= goal else "missed"
-    shown = [f"{value:.{digits}f} {unit}" for value in (ours, baseline)]
-    return (what, name, *shown, f"{ratio:.2f}", wanted, verdict)
-
-
-def print_table(table: list[Row]) -> None:
-    """Print a Markdown table with even columns."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in table
-    ]
-    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    print("\n".join(lines))
-
-
-def machine() -> str:
-    """Return what was measured on, in one line."""
-    load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
-    return (
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{load}, "
-        f"Python {platform.python_version()}, Cookiecutter {version('cookiecutter')}"
-    )
-
-
-def main() -> int:
-    """Measure what the arguments name and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=[*MEASUREMENTS, []], help="default: all")
-    parser.add_argument("--runs", type=int, help="turns of each measurement (default: 7 to 21)")
-    arguments = parser.parse_args()
-    if arguments.runs is not None and arguments.runs < 1:
-        parser.error("--runs must be 1 or more")
-    print(machine() + "\n", flush=True)
-    table: list[Row] = [HEADER]
-    try:
-        with open_workshop() as workshop:
-            for name in arguments.what or MEASUREMENTS:
-                measure, runs = MEASUREMENTS[name]
-                runs = arguments.runs or runs
-                print(f"... {name}: 1 warm-up and {runs} turns", file=sys.stderr, flush=True)
-                table += measure(workshop, runs)
-    except MeasurementError as error:
-        print(f"Stopped: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print_table(table)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(__doc__.splitlines()[0], MEASUREMENTS, open_workshop()))

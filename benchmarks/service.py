@@ -4,21 +4,20 @@ Only the model's provider is a stand-in, one that answers at once. Prints a Mark
 measured in turns, against the bare parts and against agno's own API.
 """
 
-import argparse
 import http.client
 import json
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from measure import MeasurementError, cost_of
-from run import HEADER, Row, machine, print_table
+from report import Measurements, Row, report
 from workshop import TEMPLATE, UPGRADE, Workshop, alembic_of, open_workshop
 
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -289,7 +288,7 @@ def _answers(port: int, path: str | None = None) -> bool:
         connection.close()
 
 
-MEASUREMENTS: dict[str, tuple[Callable[[Bench, int], Iterator[Row]], int]] = {
+MEASUREMENTS: Measurements[Bench] = {
     "throughput": (throughput, 7),
     "streams": (streams, 5),
     "ready": (ready, 5),
@@ -304,28 +303,5 @@ def open_bench() -> Iterator[Bench]:
         yield Bench(stack, workshop)
 
 
-def main() -> int:
-    """Measure what the arguments name and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", choices=[*MEASUREMENTS, []], help="default: all")
-    parser.add_argument("--turns", type=int, help="turns of each measurement (default: 5 to 7)")
-    arguments = parser.parse_args()
-    print(machine() + "\n", flush=True)
-    table: list[Row] = [HEADER]
-    try:
-        with open_bench() as bench:
-            for name in arguments.what or MEASUREMENTS:
-                measure, turns = MEASUREMENTS[name]
-                print(f"... {name}", file=sys.stderr, flush=True)
-                table += measure(bench, arguments.turns or turns)
-    except MeasurementError as error:
-        print(f"Stopped: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print_table(table)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(__doc__.splitlines()[0], MEASUREMENTS, open_bench()))
