@@ -260,6 +260,9 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         {"LANG": "C.UTF-8", "UV_SYSTEM_CERTS": "true"}
         | kept
         | {"HOME": str(home), "UV": str(UV), "UV_CACHE_DIR": cache, "TERM": "dumb", "NO_COLOR": "1"}
+        # What takes minutes of computing and changes no outcome: mypy knows a package by its contents, so all
+        # workspaces share what it has read; and Python compiles what it imports, so pip needn't compile everything.
+        | {"MYPY_CACHE_DIR": str(tmp_path_factory.mktemp("mypy")), "PIP_COMPILE": "false"}
         | ({"PIP_CACHE_DIR": pip_cache} if pip_cache else {})
     )
     yield
