@@ -52,6 +52,12 @@ class Stacks:
         assert container["Name"] == family
         return task, container
 
+    def role(self, name: str) -> dict[str, Any]:
+        """The role with this logical id."""
+        resources = {**self.tasks["Resources"], **self.service["Resources"]}
+        properties: dict[str, Any] = resources[name]["Properties"]
+        return properties
+
     def allowed(self, role: str) -> list[tuple[set[str], Any]]:
         """What the role with this logical id may do, as actions and resource."""
         return [
@@ -170,6 +176,8 @@ def test_tasks_may_do_what_they_need_and_nothing_else(stacks: Stacks) -> None:
         assert {secret["Name"] for secret in container["Secrets"]} == expected
         role, execution = (task[f"{kind}RoleArn"]["Fn::GetAtt"][0] for kind in ("Task", "Execution"))
         roles |= {role, execution}
+        for its in (role, execution):  # by which delivery.yaml knows them
+            assert stacks.role(its)["Path"] == f"/{stacks.environment}-agent-api/"
         may_execute = not name and stacks.variant == "new"
         assert stacks.allowed(role) == ([(EXECUTE_COMMAND, "*")] if may_execute else [])
         # ECS reads the secrets of the container, and no others.

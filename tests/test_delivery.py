@@ -28,6 +28,12 @@ WITHOUT_RESOURCES = {
     "ecs:DeregisterTaskDefinition",
     "ecs:DescribeTaskDefinition",
 }
+# As GitHub calls a repository in the tokens of its workflows.
+REPOSITORY = "example@123456/agent-api@456789"
+ENHANCED = {"severity": "CRITICAL", "packageVulnerabilityDetails": {"vulnerabilityId": "CVE-4"}}
+# What CloudFormation calls when another image is set, by the type of resource and the operation: a new task definition
+# in place of the old one, for which the service is changed.
+OPERATIONS = {"AWS::ECS::TaskDefinition": ("create", "delete"), "AWS::ECS::Service": ("update",)}
 NEW = IMAGE.replace("0" * 64, "1" * 64)
 KEY = "ak_" + "s3cret" * 12
 
@@ -51,7 +57,7 @@ class Account:
 
     def __init__(self, infra: Path, env: dict[str, str], folder: Path) -> None:
         self.infra = infra
-        self.env = {**env, "SMOKE_PAUSE": "0.1"}
+        self.env = {**env, "SMOKE_PAUSE": "0.1", "SCAN_PAUSE": "0.1"}
         self._exit_code = folder / "exit_code"
 
     def tell(self, path: str, what: object) -> None:
@@ -264,7 +270,7 @@ def test_a_critical_finding_stops_the_delivery_unless_it_is_accepted(registry: A
         "imageId": {"imageDigest": image.partition("@")[2]},
         "imageScanStatus": {"status": "COMPLETE"},
     }
-    results = {"results": [scan, scan], "region": registry.env["AWS_DEFAULT_REGION"]}
+    results = {"results": [scan], "region": registry.env["AWS_DEFAULT_REGION"]}
     registry.tell("static/ecr/scan-finding-results", results)
     outcome = registry.script("build.sh", commit)
     assert outcome.code == 1, outcome.output
@@ -286,12 +292,39 @@ def test_a_critical_finding_stops_the_delivery_unless_it_is_accepted(registry: A
         file.write_text(before, encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("commit", "status", "found", "said"),
+    [
+        ("1" * 40, "COMPLETE", {}, ""),
+        ("2" * 40, "ACTIVE", {}, ""),
+        ("3" * 40, "ACTIVE", {"enhancedFindings": [ENHANCED]}, "The scan found CVE-4."),
+        ("4" * 40, "UNSUPPORTED_IMAGE", {}, "is UNSUPPORTED_IMAGE, so nobody knows what is in it."),
+    ],
+)
+def test_how_a_scan_may_end(
+    registry: Account, commit: str, status: str, found: dict[str, Any], said: str
+) -> None:
+    """With Inspector's enhanced scanning, too, which never ends."""
+    image = registry.script("build.sh", commit).output.splitlines()[-1]
+    scan = {
+        "imageScanFindings": found,
+        "repositoryName": "agent-api",
+        "imageId": {"imageDigest": image.partition("@")[2]},
+        "imageScanStatus": {"status": status},
+    }
+    registry.tell("static/ecr/scan-finding-results", {"results": [scan], "region": "eu-central-1"})
+    outcome = registry.script("build.sh", commit)
+    assert outcome.code == bool(said), outcome.output
+    assert said in outcome.output
+    assert (image in outcome.output) is not bool(said)
+
+
 def test_the_roles_of_the_workflow(infra: Path, shared: Account) -> None:
     template = infra / "delivery.yaml"
     in_infra(infra, "cfn-lint", "--non-zero-exit-code", "informational", "--", template)
     shared.ask(
         f"cloudformation create-stack --stack-name agent-api-delivery --template-body file://{template}"
-        " --parameters ParameterKey=Repository,ParameterValue=example/agent-api"
+        f" --parameters ParameterKey=Repository,ParameterValue={REPOSITORY}"
         " --capabilities CAPABILITY_NAMED_IAM"
     )
     subjects = {
@@ -304,22 +337,34 @@ def test_the_roles_of_the_workflow(infra: Path, shared: Account) -> None:
         (statement,) = role["Statement"]
         assert statement["Condition"]["StringEquals"] == {
             "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
-            "token.actions.githubusercontent.com:sub": f"repo:example/agent-api:{subject}",
+            "token.actions.githubusercontent.com:sub": f"repo:{REPOSITORY}:{subject}",
         }
         (policy,) = shared.ask(f"iam list-role-policies --role-name {name} --query PolicyNames")
         get = f"iam get-role-policy --role-name {name} --policy-name {policy} --query PolicyDocument"
         document = ast.literal_eval(shared.ask(get))  # moto keeps Python's text of it
         other = "stg-" if name.startswith("prd-") else "prd-"
         assert other not in json.dumps(document), "a role reaches into another environment"
+        allowed = set()
         for statement in document["Statement"]:
-            assert "*" not in "".join(statement["Action"]), "a role may do more than is listed"
-            if statement["Resource"] == "*":
-                assert (
-                    set(
-                        [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
-                    )
-                    <= WITHOUT_RESOURCES
-                )
+            action = statement["Action"]
+            actions = {action} if isinstance(action, str) else set(action)
+            assert "*" not in "".join(actions), "a role may do more than is listed"
+            assert statement["Resource"] != "*" or actions <= WITHOUT_RESOURCES
+            allowed |= actions
+        if name != "agent-api-push":
+            assert needed_by_cloudformation(infra) <= allowed
+
+
+def needed_by_cloudformation(infra: Path) -> set[str]:
+    """The rights that AWS' schemas of the resources name, which come with cfn-lint."""
+    needed = set()
+    (folder,) = infra.glob(".venv/lib/*/site-packages/cfnlint/data/schemas/resources")
+    for path in folder.glob("*.json"):
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        for operation in OPERATIONS.get(schema["typeName"], ()):
+            needed |= set(schema["handlers"][operation]["permissions"])
+    assert {"ecs:RegisterTaskDefinition", "ecs:UpdateService", "iam:PassRole"} <= needed
+    return needed
 
 
 def test_shellcheck_finds_nothing(bake: Callable[..., Workspace]) -> None:

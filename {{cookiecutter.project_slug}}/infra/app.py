@@ -35,7 +35,8 @@ def make_app(environments: Iterable[Settings], output: str) -> App:
         repository_name=REPOSITORY,
         image_scan_on_push=True,
         image_tag_mutability=ecr.TagMutability.IMMUTABLE,
-        lifecycle_rules=[ecr.LifecycleRule(max_image_count=50)],
+        # Those that serve must be among them, and each push to main adds one.
+        lifecycle_rules=[ecr.LifecycleRule(max_image_count=500)],
     )
     for settings in environments:
         settings.check()

@@ -49,7 +49,8 @@ class Base(Stack):
                 secret, {"SMG4": "Replaced by commands, not by a function: see Rotate secrets in README.md."}
             )
             if settings.protect:
-                secret.apply_removal_policy(RemovalPolicy.RETAIN)
+                # But for a first deployment that fails: it can be repeated.
+                secret.apply_removal_policy(RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
 
     def let_in(self, stack: Stack, description: str) -> ec2.SecurityGroup:
         """Return a security group in `stack`, from which the database can be reached."""

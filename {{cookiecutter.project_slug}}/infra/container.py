@@ -6,13 +6,14 @@ from typing import Any
 from aws_cdk import CfnParameter, Stack
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 
 from base import Base
 from database import PORT
 from nag import accept
-from names import DATABASE, REPOSITORY
+from names import DATABASE, REPOSITORY, Names
 from settings import CERTIFICATE, Settings
 
 
@@ -48,10 +49,13 @@ def make_task(
 
     ECS may read the `secrets` for it, and no others. With `read_only` it can write to /tmp alone.
     """
+    logical = name.rpartition("-")[2].capitalize()
     task = ecs.FargateTaskDefinition(
         stack,
-        name.rpartition("-")[2].capitalize(),
+        logical,
         family=name,
+        task_role=_role(stack, f"{logical}TaskRole", settings),
+        execution_role=_role(stack, f"{logical}ExecutionRole", settings),
         cpu=settings.cpu,
         memory_limit_mib=settings.memory,
         runtime_platform=ecs.RuntimePlatform(
@@ -77,10 +81,17 @@ def make_task(
     )
     repository = ecr.Repository.from_repository_name(task, "Repository", REPOSITORY)
     repository.grant_pull(task.obtain_execution_role())
-    no_resources = "ecr:GetAuthorizationToken and the ssmmessages actions know no resources."
-    plain = "None of these variables is secret. Those that are come from Secrets Manager."
-    accept(task, {"ECS2": plain, "IAM5[Resource::*]": no_resources})
+    accept(task, {"ECS2": "None of these variables is secret. Those that are come from Secrets Manager."})
     return task
+
+
+def _role(stack: Stack, name: str, settings: Settings) -> iam.Role:
+    # By their path, whoever delivers may hand on these roles and no others, see delivery.yaml.
+    path = f"/{Names.of(settings.environment).service}/"
+    role = iam.Role(stack, name, path=path, assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com"))
+    no_resources = "ecr:GetAuthorizationToken and the ssmmessages actions know no resources."
+    accept(role, {"IAM5[Resource::*]": no_resources})
+    return role
 
 
 def _database(base: Base, settings: Settings) -> dict[str, str]:

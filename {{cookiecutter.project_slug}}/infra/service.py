@@ -42,7 +42,8 @@ class Service(Stack):
             circuit_breaker=ecs.DeploymentCircuitBreaker(rollback=True),
             min_healthy_percent=100,
             max_healthy_percent=200,
-            health_check_grace_period=Duration.seconds(300 if settings.migrate == "start" else 60),
+            # Until then no task is replaced for not being ready: a migration may take long.
+            health_check_grace_period=Duration.seconds(3600 if settings.migrate == "start" else 60),
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             protocol=elb.ApplicationProtocol.HTTPS,
             ssl_policy=elb.SslPolicy.RECOMMENDED_TLS,
@@ -73,6 +74,7 @@ class Service(Stack):
             secrets=secrets,
             environment={
                 "WAIT_FOR_DB": "True",
+                "WAIT_FOR_DB_TIMEOUT": "300",
                 "MIGRATE_DB": str(settings.migrate == "start"),
                 # A new version migrates while the last one serves, and may be rolled back to that one. Both
                 # ask that it bears a database that is ahead of it, so write revisions by expand and contract.
@@ -106,9 +108,10 @@ class Service(Stack):
     def _configure(self, settings: Settings, served: patterns.ApplicationLoadBalancedFargateService) -> None:
         served.target_group.configure_health_check(
             path="/ready",
-            interval=Duration.seconds(10),
+            # No task gets better by being replaced while the database moves to another zone, which takes a minute or two.
+            interval=Duration.seconds(15),
             healthy_threshold_count=2,
-            unhealthy_threshold_count=3,
+            unhealthy_threshold_count=10,
         )
         # Tasks that stop may finish the answers that they have begun.
         served.target_group.set_attribute("deregistration_delay.timeout_seconds", str(settings.idle_seconds))

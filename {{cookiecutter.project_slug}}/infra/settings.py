@@ -48,6 +48,7 @@ class Settings:
     execute_command: bool = True
     cpu: int = 512
     memory: int = 1024
+    # With ARM64, images must be built for it: PLATFORM=linux/arm64 for deliver/build.sh, see "Delivery" in README.md.
     architecture: Literal["X86_64", "ARM64"] = "X86_64"
     min_tasks: int = 1
     max_tasks: int = 2

@@ -29,7 +29,9 @@ class Tasks(Stack):
             "Log",
             log_group_name=names.log_group,
             retention=settings.log_retention,
-            removal_policy=RemovalPolicy.RETAIN if settings.protect else RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
+            if settings.protect
+            else RemovalPolicy.DESTROY,
         )
         image = image_parameter(self)
         migrator = login(base.migrator_secret)

@@ -28,16 +28,31 @@ if [ -z "$digest" ]; then
     digest=$(digest_of_commit)
 fi
 
-# The registry scans what is pushed, but may need a moment to know of it.
-for _ in 1 2 3; do
-    if aws ecr wait image-scan-complete --repository-name "$REPOSITORY" --image-id "imageDigest=$digest"; then break; fi
-    sleep 10
+# The registry scans what is pushed. Basic scanning ends, Inspector's goes on; both have found what they know by then.
+scan_of_digest() {
+    findings="imageScanFindings.findings[?severity=='CRITICAL'].name"
+    enhanced="imageScanFindings.enhancedFindings[?severity=='CRITICAL'].packageVulnerabilityDetails.vulnerabilityId"
+    # As text, each page of findings would begin with the status again.
+    aws ecr describe-image-scan-findings --repository-name "$REPOSITORY" --image-id "imageDigest=$digest" \
+        --output json --query "join(' ', [[imageScanStatus.status], $findings || \`[]\`, $enhanced || \`[]\`][])" |
+        tr -d '"'
+}
+tries=60
+until scan=$(scan_of_digest 2>/dev/null) && case $scan in PENDING* | IN_PROGRESS*) false ;; esac; do
+    tries=$((tries - 1))
+    if [ "$tries" -eq 0 ]; then
+        echo "The registry has no scan of $digest: ${scan:-$(scan_of_digest 2>&1)}" >&2
+        exit 1
+    fi
+    sleep "${SCAN_PAUSE:-10}"
 done
-findings=$(aws ecr describe-image-scan-findings --repository-name "$REPOSITORY" --image-id "imageDigest=$digest" \
-    --output text --query "imageScanFindings.findings[?severity=='CRITICAL'].[name]")
+# shellcheck disable=SC2086 # words: the status, then names
+set -- $scan
+case $1 in COMPLETE | ACTIVE) ;; *) echo "The registry's scan of $digest is $1, so nobody knows what is in it." >&2; exit 1 ;; esac
+shift
 # One name a line, with a reason behind it.
 accepted=$(sed -n 's/^\([A-Z][^ ]*\) .*/\1/p' "$here/accepted-findings.txt")
-for finding in $findings; do
+for finding; do
     if ! printf '%s\n' "$accepted" | grep -Fqx -- "$finding"; then
         echo "The scan found $finding. Update what has it, or accept it in infra/deliver/accepted-findings.txt." >&2
         refused=1

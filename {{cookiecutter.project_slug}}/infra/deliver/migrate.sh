@@ -20,6 +20,10 @@ for _ in 1 2 3 4 5 6; do
 done
 outcome=$(aws ecs describe-tasks --cluster "$CLUSTER" --tasks "$task" --output text \
     --query "tasks[0].[lastStatus, containers[0].exitCode]" | tr '\t' ' ')
+case $outcome in
+    STOPPED*) ;;
+    *) echo "The migration still runs after an hour: $task. The service is as it was. Deliver again when it has ended." >&2; exit 1 ;;
+esac
 if [ "$outcome" != "STOPPED 0" ]; then
     aws ecs describe-tasks --cluster "$CLUSTER" --tasks "$task" --query "tasks[0].stoppedReason" --output text >&2
     aws logs tail "$LOG_GROUP" --log-stream-names "ecs/$MIGRATE_TASK/${task##*/}" --since 2h >&2 || true
