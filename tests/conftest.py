@@ -296,7 +296,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture
 def workspace(installed: Workspace, tmp_path: Path) -> Workspace:
     """A workspace of one's own, for a test to change. It shares the installed packages with the others."""
-    unwanted = shutil.ignore_patterns(".venv", ".git", ".postgres", "__pycache__")
+    unwanted = shutil.ignore_patterns(".venv", ".git", ".postgres")
     own = Path(shutil.copytree(installed.path, tmp_path / "agent-api", ignore=unwanted))
     (own / ".venv").symlink_to(installed.path / ".venv")
     return Workspace(own)

@@ -38,14 +38,14 @@ class Code:
 
     @classmethod
     def copy(cls, workspace: Path, to: Path) -> Self:
-        shutil.copytree(workspace / "db", to / "db", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(workspace / "db", to / "db")
         shutil.copy(workspace / "pyproject.toml", to)
         newest = max((to / "db/migrations/versions").glob("*.py"))
         return cls(to, workspace / ".venv/bin/python", newest.stem.split("-")[1].split("_")[0])
 
     def newer(self, to: Path) -> "Code":
         """The next version of the code, to which revisions can be added without changing this one."""
-        shutil.copytree(self.path, to, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(self.path, to)
         return Code(to, self.python, self.head, list(self.ids))
 
     def add(
@@ -66,7 +66,7 @@ class Code:
             for name, value in os.environ.items()
             if not name.startswith(("DB_", "MIGRATE_", "PG"))
         }
-        return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **env}
+        return {**kept, **env}
 
     def start(self, env: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
         """Start Alembic; its output comes as one text, errors included."""

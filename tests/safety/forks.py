@@ -4,6 +4,7 @@ Run with the workspace's Python. The libraries are imported once, before the pro
 two cores can bring 32 of them to the database together. Prints NUL, exit code and output of each.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import alembic.config
 import alembic_postgresql_enum  # noqa: F401
 import psycopg  # noqa: F401
 import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401
+import sqlalchemy.orm  # noqa: F401
 
 
 def child(output: int, start: int) -> None:
@@ -34,6 +36,7 @@ def child(output: int, start: int) -> None:
     os._exit(code & 255)
 
 
+gc.freeze()  # what is shared stays shared
 start, go = os.pipe()
 children = []
 with ExitStack() as files:
