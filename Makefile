@@ -27,7 +27,7 @@ new: .venv/.bake ## Make a workspace: asks at a terminal, else takes the default
 new: export OUT := $(OUT)
 
 test: .venv/.dev ## Run all tests
-	@$(python) -m pytest --numprocesses 2 $(PYTEST_ARGS)
+	@$(python) -m pytest --numprocesses 2 --dist worksteal $(PYTEST_ARGS)
 
 test-cloud: .venv/.dev ## Build the image, write the AWS infrastructure, check both and all that deploys
 	@$(python) -m pytest -m cloud $(PYTEST_ARGS)
