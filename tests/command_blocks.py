@@ -282,7 +282,7 @@ def write_file(block: Block, cwd: Path) -> None:
 
 
 # Programs of which the blocks may say what they like, as their arguments name nothing of the workspace.
-GENERAL = {"git", "pip", "python3", "sh", "curl"}
+GENERAL = {"git", "gh", "pip", "python3", "sh", "curl"}
 
 
 def check_names(block: Block, workspace: Path) -> None:
@@ -306,6 +306,11 @@ def check_names(block: Block, workspace: Path) -> None:
                 _check(words, workspace, variables)
             except AssertionError as error:
                 raise AssertionError(f"{block.where}: {command}\n{error}") from error
+
+
+def check_command(words: list[str], workspace: Path) -> None:
+    """Check one command like those of a block, without variables."""
+    _check(words, workspace, {})
 
 
 def _check(words: list[str], workspace: Path, variables: Mapping[str, str]) -> None:
@@ -340,6 +345,8 @@ def _check(words: list[str], workspace: Path, variables: Mapping[str, str]) -> N
         if rest[0] == "-m" and rest[1] != "pip":
             path = workspace / rest[1].replace(".", "/")
             assert path.with_suffix(".py").is_file() or path.is_dir(), f"there is no module {rest[1]}"
+            if rest[1] == "api.keys":
+                _parse("api.keys", "_parser()", rest[2:], workspace)
     elif program == "cd":
         assert (workspace / rest[0]).is_dir(), f"there is no folder {rest[0]}"
     elif program == "zsh":
@@ -348,11 +355,10 @@ def _check(words: list[str], workspace: Path, variables: Mapping[str, str]) -> N
     elif program == "make":
         makefile = (workspace / "Makefile").read_text(encoding="utf-8")
         assert re.search(rf"^{rest[0]}:", makefile, re.MULTILINE), f"the Makefile has no {rest[0]}"
-    elif program.startswith("infra/deliver/"):
-        assert os.access(workspace / program, os.X_OK), f"there is no script {program}"
-        usage = re.search(
-            r'^usage \$# (\d+) "?(\w+)', (workspace / program).read_text(encoding="utf-8"), re.MULTILINE
-        )
+    elif program.startswith(("infra/deliver/", "./deliver/")):
+        script = workspace / "infra" / program.removeprefix("infra/")
+        assert os.access(script, os.X_OK), f"there is no script {program}"
+        usage = re.search(r'^usage \$# (\d+) "?(\w+)', script.read_text(encoding="utf-8"), re.MULTILINE)
         assert usage, f"{program} doesn't say how it is called"
         assert len(rest) == int(usage[1]), f"{program} takes {usage[1]} arguments"
         assert usage[2] != "ENVIRONMENT" or rest[0] in {"stg", "prd"}, f"there is no {rest[0]}"
@@ -366,9 +372,16 @@ def _check_alembic(arguments: list[str], workspace: Path) -> None:
     if "init" not in arguments:
         assert arguments[0] == "-c", "-c db/alembic.ini is missing"
         assert (workspace / arguments[1]).is_file(), f"there is no {arguments[1]}"
-    code = "import sys; from alembic.config import CommandLine; CommandLine().parser.parse_args(sys.argv[1:])"
+    _parse("alembic.config", "CommandLine().parser", arguments, workspace)
+
+
+def _parse(module: str, parser: str, arguments: list[str], workspace: Path) -> None:
+    """Let the program's own parser read the arguments."""
+    code = f"import sys, {module} as module; module.{parser}.parse_args(sys.argv[1:])"
     python = workspace / ".venv/bin/python"
-    parsed = subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    parsed = subprocess.run(
+        [python, "-c", code, *arguments], cwd=workspace, capture_output=True, text=True, check=False
+    )
     assert parsed.returncode == 0, parsed.stderr
 
 

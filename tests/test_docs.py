@@ -209,10 +209,10 @@ def test_operations_page_leads_to_the_places(chosen: list[str], bake: Callable[.
     for _, *cells in rows[2:]:
         assert len(cells) == len(chosen)
         for answer, cell in zip(chosen, cells, strict=True):
-            assert PLACES[answer] in cell or cell in {
-                "what offers the database",
-                "[in the container](#migrate-by-hand)",
-            }
+            without_link = {"what offers the database"}
+            if answer == "use_single_machine":
+                without_link |= {"[in the container](#migrate-by-hand)"}
+            assert PLACES[answer] in cell or cell in without_link
     assert ("infra/deliver/roll.sh" in page) is ("use_ecs" in chosen)
 
 
@@ -244,15 +244,34 @@ def test_the_commands_of_the_template(tmp_path: Path, shell_environment: dict[st
                 run_blocks([here], ROOT, shell_environment)
 
 
-@pytest.mark.parametrize("use_github_actions", [True, False])
-@pytest.mark.parametrize("use_ecs", [True, False])
-def test_links_and_paths_exist(
-    use_ecs: bool, use_github_actions: bool, bake: Callable[..., Workspace]
-) -> None:
-    workspace = bake(use_ecs=use_ecs, use_github_actions=use_github_actions)
+# How many ways of migrating the guide adds for each.
+WAYS = {"use_ecs": 2, "use_single_machine": 0, "use_kubernetes": 1}
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        ["use_ecs", "use_github_actions"],
+        ["use_ecs", "use_single_machine"],
+        ["use_kubernetes", "use_github_actions"],
+        list(PLACES),
+        [],
+    ],
+    ids=" ".join,
+)
+def test_links_and_paths_exist(chosen: list[str], bake: Callable[..., Workspace]) -> None:
+    workspace = bake(**{answer: answer in chosen for answer in [*PLACES, "use_github_actions"]})
     documents = markdown_files(workspace)
     assert list(broken_links(workspace.path, documents)) == []
     assert [path for document in documents for path in missing_paths(workspace.path, document)] == []
+    # Where it is deployed, and how it is migrated there.
+    for document, prefix in (("README.md", "]("), ("db/README.md", "](../")):
+        production = workspace.read(document).partition("\n## Production\n")[2].partition("\n## ")[0]
+        linked = {answer for answer, page in PLACES.items() if f"{prefix}{page}" in production}
+        assert linked == PLACES.keys() & set(chosen)
+    ways = re.findall(r"^### (\w+) way: ", production, re.MULTILINE)
+    number = 1 + sum(WAYS[answer] for answer in linked)
+    assert ways == ["First", "Second", "Third", "Fourth"][:number]
 
 
 def missing_paths(root: Path, document: Path) -> Iterator[str]:

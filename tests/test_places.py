@@ -23,9 +23,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.command_blocks import Block, broken_links, read_blocks
+from tests.cluster import LOG, Cluster, serve
+from tests.command_blocks import Block, broken_links, check_command, read_blocks
 from tests.conftest import ODD_ANSWERS, ROOT, TOOLS, UV, Workspace, raw, run
-from tests.safety.servers import embedded_server, free_port, wait_until
+from tests.safety.servers import (
+    certificates,
+    debian_server,
+    free_port,
+    wait_until,
+    wheel_programs,
+    with_certificate,
+)
 
 BOTH = {"use_single_machine": True, "use_kubernetes": True}
 COMPOSE, KUBERNETES = "deploy/compose", "deploy/kubernetes"
@@ -103,22 +111,57 @@ ANSWER_OF = {"compose": "use_single_machine", "kubernetes": "use_kubernetes"}
 # Documents
 
 
-def test_commands_of_the_documents_name_what_exists(places: Workspace) -> None:
+def test_commands_of_the_documents_name_what_exists(
+    places: Workspace, installed: Workspace, tmp_path: Path
+) -> None:
     """They need Docker or a cluster, so none of them is run; what they do is tested in pieces."""
+    workspace = Workspace(Path(shutil.copytree(places.path, tmp_path / "workspace")))
+    (workspace.path / ".venv").symlink_to(installed.path / ".venv")
     for folder, check in ((COMPOSE, check_compose_command), (KUBERNETES, check_kubectl_command)):
         document = f"{folder}/README.md"
-        assert list(broken_links(places.path, [places.path / document])) == []
-        blocks = [block for block in read_blocks(places.read(document), document) if block.is_commands]
+        assert list(broken_links(workspace.path, [workspace.path / document])) == []
+        blocks = [block for block in read_blocks(workspace.read(document), document) if block.is_commands]
         commands = [words for block in blocks for words in commands_of(block)]
-        assert len(commands) > 9
-        for words in commands:
-            check(places, words)
+        assert len(commands) > 12
+        inline = re.findall(r"`((?:docker compose|kubectl) [^`]+)`", workspace.read(document))
+        assert inline
+        for words in [*commands, *map(shlex.split, inline)]:
+            check(workspace, words)
+
+
+def test_commands_that_name_what_does_not_exist_are_seen(
+    places: Workspace, installed: Workspace, tmp_path: Path
+) -> None:
+    workspace = Workspace(Path(shutil.copytree(places.path, tmp_path / "workspace")))
+    (workspace.path / ".venv").symlink_to(installed.path / ".venv")
+    wrong = {
+        check_compose_command: (
+            "chmod a+r Caddyfile nothing.sql",
+            "cp nothing.env .env",
+            "cp example.env app.env",
+            "docker compose exec app alembic -c db/alembic.ini currant",
+            "docker compose exec app python -m api.keys make Somebody",
+            "docker compose up --detach server",
+        ),
+        check_kubectl_command: (
+            "SECRETS=secrets",
+            "kubectl create secret generic model-key --from-env-file model.env",
+            "kubectl exec deployment/app -- alembic -c alembic.ini current",
+            "kubectl delete job migration",
+            "./deploy.sh dev",
+        ),
+    }
+    for check, commands in wrong.items():
+        for command in commands:
+            with pytest.raises(AssertionError):
+                check(workspace, shlex.split(command))
 
 
 def commands_of(block: Block) -> Iterator[list[str]]:
     assert block.reason, f"{block.where} is neither run nor marked"
     for line in block.commands.splitlines():
-        yield shlex.split(line)
+        for command in line.split(" | "):
+            yield shlex.split(command)
 
 
 def check_compose_command(workspace: Workspace, words: list[str]) -> None:
@@ -126,7 +169,7 @@ def check_compose_command(workspace: Workspace, words: list[str]) -> None:
     services = yaml.safe_load((folder / "compose.yaml").read_text(encoding="utf-8"))["services"]
     if words[0] == "docker" and words[1] == "compose":
         verb, rest = words[2], [word for word in words[3:] if not word.startswith("--")]
-        assert verb in {"up", "pull", "exec", "stop", "ps", "logs"}, words
+        assert verb in {"up", "down", "pull", "exec", "stop", "ps", "logs"}, words
         if verb == "exec":
             assert rest[0] in services, words
             check_in_container(workspace, rest[1:])
@@ -136,8 +179,11 @@ def check_compose_command(workspace: Workspace, words: list[str]) -> None:
         assert os.access(folder / words[0], os.X_OK), words
     elif words[0] == "cd":
         assert (workspace.path / words[1]).is_dir(), words
-    elif words[0] in {"cp", "chmod"}:
-        assert (folder / words[1]).is_file() or words[-1] == ".env", words
+    elif words[0] == "cp":
+        assert (folder / words[1]).is_file(), words
+        assert words[2:] == [".env"], words
+    elif words[0] == "chmod":
+        assert all((folder / name).is_file() or name == ".env" for name in words[2:]), words
     else:
         assert words[:2] == ["docker", "build"], words
 
@@ -146,6 +192,13 @@ def check_kubectl_command(workspace: Workspace, words: list[str]) -> None:
     folder = workspace.path / KUBERNETES
     resources = [item for path in folder.glob("base/*.yaml") for item in yaml.safe_load_all(path.read_text())]
     known = {f"{item['kind'].lower()}/{item['metadata']['name']}" for item in resources if "metadata" in item}
+    if words[0].startswith("SECRETS="):
+        assert words[0].startswith("SECRETS=~/"), "outside of the repository"
+        return
+    if words[0] == "./deploy.sh":
+        assert os.access(folder / "deploy.sh", os.X_OK), words
+        assert (folder / "overlays" / words[1]).is_dir(), words
+        return
     assert words[0] == "kubectl", words
     for word in words:
         if re.fullmatch(r"(job|deployment)/\w+", word):
@@ -158,17 +211,14 @@ def check_kubectl_command(workspace: Workspace, words: list[str]) -> None:
         assert words[3] == names_of(workspace)["Names"].of("prd").service, words
     if words[1:4] == ["create", "secret", "generic"]:
         assert words[4] in secrets_of(resources), words
+        assert words[words.index("--from-env-file") + 1].startswith("$SECRETS/"), words
     if words[1] == "delete":
         assert "/".join(words[2:4]) in known, words
 
 
 def check_in_container(workspace: Workspace, words: list[str]) -> None:
-    if words[:2] == ["python", "-m"]:
-        assert (workspace.path / f"{words[2].replace('.', '/')}.py").is_file(), words
-    elif words[0] == "alembic":
-        assert (workspace.path / words[2]).is_file(), words
-    else:
-        assert words[0] in {"sh", "psql", "createdb"}, words
+    if words[0] not in {"sh", "psql", "createdb", "dropdb"}:
+        check_command(words, workspace.path)
 
 
 # A single machine
@@ -177,9 +227,9 @@ def check_in_container(workspace: Workspace, words: list[str]) -> None:
 def test_checkers_of_other_programs_find_nothing(places: Workspace) -> None:
     folder = places.path / COMPOSE
     run(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", folder / "compose.yaml")
-    for name in ("backup.sh", "restore.sh"):
-        run(TOOLS / "shellcheck", folder / name)
-        assert os.access(folder / name, os.X_OK)
+    for script in (folder / "backup.sh", folder / "restore.sh", places.path / KUBERNETES / "deploy.sh"):
+        run(TOOLS / "shellcheck", script)
+        assert os.access(script, os.X_OK)
 
 
 def test_only_the_proxy_is_reached_and_nothing_has_a_right_too_many(places: Workspace) -> None:
@@ -219,8 +269,10 @@ def test_what_must_be_set_is_asked_for_and_none_of_it_is_in_git(places: Workspac
     assert set(example) == asked | {names_of(places)["MODEL_KEY"]}
     assert set(example.values()) == {""}
     run("git", "init", "--quiet", cwd=places.path)
-    ignored = [f"{COMPOSE}/.env", f"{COMPOSE}/backups/a.dump"]
+    ignored = [f"{COMPOSE}/.env", f"{COMPOSE}/backups/a.dump", f"{KUBERNETES}/app.env"]
     assert run("git", "check-ignore", *ignored, cwd=places.path).output.split() == ignored
+    unknown = run("git", "ls-files", "--others", "--exclude-standard", cwd=places.path).output.split()
+    assert {"example.env", f"{COMPOSE}/example.env"} <= set(unknown)
     shutil.rmtree(places.path / ".git")
 
 
@@ -416,12 +468,13 @@ def test_the_app_starts_as_a_single_machine_is_configured(
     places: Workspace, workspace: Workspace, tmp_path: Path
 ) -> None:
     service = yaml.safe_load(places.read(f"{COMPOSE}/compose.yaml"))["services"]["app"]
-    with embedded_server(tmp_path / "server") as server:
+    with debian_server(programs=wheel_programs()) as server:
         database = server.new_database()
         # What database.sql does, see tests/safety/test_backup.py.
-        server.execute(f"CREATE ROLE app LOGIN; ALTER DATABASE {database.name} OWNER TO app")
+        server.execute(f"CREATE ROLE app LOGIN PASSWORD 'apps'; ALTER DATABASE {database.name} OWNER TO app")
         database.execute("CREATE EXTENSION vector")
-        here = {"DB_HOST": server.host, "DB_PASS": "x", "DB_DATABASE": database.name, "OPENAI_API_KEY": "x"}
+        here = {**database.env, "DB_PASS": "apps", "OPENAI_API_KEY": "x"}
+        here |= {name: service["environment"][name] for name in ("RUNTIME_ENV", "DB_USER")}
         with served(workspace, port := free_port(), {**service["environment"], **here}):
             key = make_key(workspace, {**service["environment"], **here})
             assert request(port, "GET", "/v1/agents") == 401
@@ -490,8 +543,12 @@ def secrets_of(resources: Any) -> set[str]:
     return set(re.findall(r'"secretRef": \{"name": "([\w-]+)"', text))
 
 
-def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    return selector.items() <= labels.items()
+def matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    expressions = selector.get("matchExpressions", [])
+    assert all(expression["operator"] == "In" for expression in expressions)
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(expression["key"]) in expression["values"] for expression in expressions
+    )
 
 
 @pytest.mark.cloud
@@ -552,14 +609,26 @@ def test_what_manifests_refer_to_is_there(rendered: tuple[str, Resources, Path],
     own, others = app["metadata"]["labels"], migrate["metadata"]["labels"]
     deployment, service = resources["Deployment", "app"]["spec"], resources["Service", "app"]["spec"]
     for selector in (
-        service["selector"],
-        deployment["selector"]["matchLabels"],
-        resources["PodDisruptionBudget", "app"]["spec"]["selector"]["matchLabels"],
-        resources["NetworkPolicy", "from-ingress"]["spec"]["podSelector"]["matchLabels"],
-        *(spread["labelSelector"]["matchLabels"] for spread in app["spec"]["topologySpreadConstraints"]),
+        {"matchLabels": service["selector"]},
+        deployment["selector"],
+        resources["PodDisruptionBudget", "app"]["spec"]["selector"],
+        resources["NetworkPolicy", "from-ingress"]["spec"]["podSelector"],
+        *(spread["labelSelector"] for spread in app["spec"]["topologySpreadConstraints"]),
     ):
         assert matches(selector, own)
         assert not matches(selector, others)
+    for name in ("nothing-else", "to-database-and-models"):
+        selector = resources["NetworkPolicy", name]["spec"]["podSelector"]
+        assert matches(selector, own)
+        assert matches(selector, others)
+        assert not matches(selector, {"app.kubernetes.io/component": "database"}), (
+            "others have pods there too"
+        )
+    (egress,) = resources["NetworkPolicy", "to-database-and-models"]["spec"]["egress"]
+    assert {(port.get("protocol", "TCP"), port["port"]) for port in egress["ports"]} == {
+        ("UDP", 53), ("TCP", 53), ("TCP", 443), ("TCP", int(settings["DB_PORT"])),
+    }  # fmt: skip
+    assert "to" not in egress
     (container,) = app["spec"]["containers"]
     (port,) = container["ports"]
     assert service["ports"][0]["targetPort"] == port["name"]
@@ -567,6 +636,7 @@ def test_what_manifests_refer_to_is_there(rendered: tuple[str, Resources, Path],
     assert (backend["name"], backend["port"]["name"]) == ("app", service["ports"][0]["name"])
     rule, tls = resources["Ingress", "app"]["spec"]["rules"][0], resources["Ingress", "app"]["spec"]["tls"][0]
     assert tls["hosts"] == [rule["host"]]
+    assert resources["Ingress", "app"]["spec"]["ingressClassName"]
     scaling = resources["HorizontalPodAutoscaler", "app"]["spec"]
     assert ("Deployment", scaling["scaleTargetRef"]["name"]) in resources
     assert "replicas" not in deployment, "each deployment would undo what the autoscaler did"
@@ -580,37 +650,120 @@ def test_what_manifests_refer_to_is_there(rendered: tuple[str, Resources, Path],
     assert left > graceful_seconds(places)
     assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 
+    pool = re.search(r"^CONNECTIONS = (\d+)$", places.read("db/session.py"), re.MULTILINE)
+    assert pool
+    pods_at_most = scaling["maxReplicas"] + deployment["strategy"]["rollingUpdate"]["maxSurge"]
+    connections = pods_at_most * int(pool[1])
+    # PostgreSQL's own default, without those that it keeps for superusers; some for the job and for people.
+    assert connections <= 100 - 3 - 5
+    if environment == "prd":
+        there = re.sub(r"\s+", " ", places.read(f"{KUBERNETES}/README.md"))
+        assert f"up to {pool[1]} connections" in there
+        assert f": {connections} in prd" in there
 
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with serve(tmp_path) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("places", "rendered"), [({}, "stg"), (ODD_ANSWERS[1], "prd")], ids=["default", "odd"], indirect=True
+)
 @pytest.mark.cloud
-def test_the_job_runs_before_the_deployment_changes(
-    rendered: tuple[str, Resources, Path], places: Workspace
+def test_only_what_has_migrated_is_rolled_out(
+    rendered: tuple[str, Resources, Path],
+    places: Workspace,
+    programs: Path,
+    cluster: Cluster,
+    tmp_path: Path,
 ) -> None:
-    """The first `kubectl apply` of the README leaves out just what would roll, and nothing that the job needs."""
-    _, resources, _ = rendered
-    text = places.read(f"{KUBERNETES}/README.md")
-    commands = re.findall(r"^kubectl apply -k .*$", text, re.MULTILINE)
-    first, second = map(shlex.split, commands)
-    assert first[:4] == second == ["kubectl", "apply", "-k", "overlays/prd"]
-    label, _, value = first[-1].partition("!=")
-    later = {key for key, item in resources.items() if item["metadata"]["labels"].get(label) == value}
-    assert later == {("Deployment", "app"), ("HorizontalPodAutoscaler", "app")}
+    """deploy.sh and the README's `kubectl diff`, with a real kubectl: from a first deployment that fails on."""
+    environment, resources, _ = rendered
+    folder = Path(shutil.copytree(places.path / KUBERNETES, tmp_path / "kubernetes"))
+    settings = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "KUBECONFIG": str(cluster.config)}
+
+    def deploy(outcome: str | None) -> tuple[int, str, list[str]]:
+        cluster.outcome, cluster.done = outcome, []
+        done = run(folder / "deploy.sh", environment, cwd=tmp_path, env=settings, check=False, timeout=60)
+        return done.code, done.output, cluster.done
+
+    code, printed, done = deploy("Failed")
+    assert code == 1
+    assert printed.endswith(
+        f"{LOG}\nthe reason of its end\nThe migration failed. The service is as it was.\n"
+    )
+    namespace = names_of(places)["Names"].of(environment).service
+    assert f"kubectl --namespace {namespace} logs --follow job/migrate\n" in printed
+    # All is there that the job needs, and nothing that would roll.
+    there = {(item["kind"], item["metadata"]["name"]) for item in cluster.kept.values()}
+    assert resources.keys() - there == {("Deployment", "app"), ("HorizontalPodAutoscaler", "app")}
+    assert {item["metadata"].get("namespace", namespace) for item in cluster.kept.values()} == {namespace}
+
+    code, printed, done = deploy("Complete")
+    assert code == 0, printed
+    steps = ["DELETE jobs/migrate", "POST jobs/migrate", "ended", "POST deployments/app"]
+    assert [step for step in done if step in steps] == steps
+    assert LOG in printed
+    assert 'deployment "app" successfully rolled out' in printed
+
+    overlay = folder / "overlays" / environment / "kustomization.yaml"
+    overlay.write_text(overlay.read_text().replace("sha256:0000", "sha256:1111"))
+    (difference,) = re.findall(r"^kubectl diff .*$", places.read(f"{KUBERNETES}/README.md"), re.MULTILINE)
+    words = shlex.split(difference.replace("/prd", f"/{environment}"))
+    shown = run(*words, cwd=folder, env=settings, check=False)
+    assert shown.code == 1, "not that there are differences"
+    assert "-        image" in shown.output
+    code, printed, done = deploy("Failed")
+    assert code == 1
+    assert not [step for step in done if step.endswith("deployments/app")]
+
+    cluster.ready = False
+    code, printed, done = deploy("Complete")
+    assert code == 1
+    assert done[:1] == ["DELETE jobs/migrate"]
+    assert "PATCH deployments/app" in done[done.index("ended") :]
+    assert "exceeded its progress deadline" in printed
+
+    job = cluster.kept[next(path for path in cluster.kept if path.endswith("/jobs/migrate"))]
+    job["status"] = {"active": 1}
+    code, printed, done = deploy(None)
+    assert (code, done) == (1, [])
+    assert f"kubectl --namespace {namespace} delete job migrate\n" in printed
+
+
+@ONE
+def test_what_is_deployed_must_be_named(places: Workspace) -> None:
+    script = places.path / KUBERNETES / "deploy.sh"
+    for arguments in ([], ["dev"], ["stg", "prd"]):
+        # Without kubectl, or anything else, on PATH.
+        done = run("/bin/sh", script, *arguments, env={"PATH": ""}, check=False)
+        assert (done.code, done.output) == (2, f"usage: {script} stg|prd\n")
 
 
 @pytest.mark.parametrize("rendered", ["prd"], indirect=True)
 @ONE
 @pytest.mark.cloud
 def test_job_and_deployment_do_their_work_as_they_are_configured(
-    rendered: tuple[str, Resources, Path], workspace: Workspace, tmp_path: Path
+    rendered: tuple[str, Resources, Path], bake: Callable[..., Workspace], installed: Workspace
 ) -> None:
-    """The job's command and both environments, on a real database with two roles."""
+    """The job's command and both environments, on a real database with two roles, passwords and TLS."""
     _, resources, _ = rendered
+    # Debian's server has no pgvector; the one in the wheel has no TLS.
+    workspace = bake(use_knowledge=False)
+    (workspace.path / ".venv").symlink_to(installed.path / ".venv")
     (settings,) = [item["data"] for (kind, _), item in resources.items() if kind == "ConfigMap"]
     app = {"DB_USER": "app", "DB_PASS": "apps"}
     migrator = {"DB_USER": "migrator", "DB_PASS": "migrators"}
-    with embedded_server(tmp_path / "server") as server:
-        settings |= {"DB_HOST": server.host, "DB_DATABASE": server.new_database().name}
+    with (
+        certificates("server") as folder,
+        debian_server(settings=with_certificate(folder / "server.pem")) as server,
+    ):
+        own = {"DB_HOST": server.host, "DB_PORT": str(server.port), "DB_DATABASE": server.new_database().name}
+        settings |= own
         roles = {f"MIGRATE_{name}": value for name, value in migrator.items()}
-        admin = {"ADMIN_DB_USER": server.user, "ADMIN_DB_PASS": "x"}
+        admin = {"ADMIN_DB_USER": server.user, "ADMIN_DB_PASS": server.password or ""}
         env = in_container(workspace, {**settings, **app, **roles, **admin})
         workspace.run("python", "-m", "db.roles", env=env)
         job = [
@@ -624,3 +777,5 @@ def test_job_and_deployment_do_their_work_as_they_are_configured(
         serving = {**settings, **app, "OPENAI_API_KEY": "x"}
         with served(workspace, port := free_port(), serving):
             assert request(port, "GET", "/v1/agents", key=make_key(workspace, serving)) == 200
+            encrypted = "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+            assert server.rows(f"{encrypted} WHERE usename = 'app'") == [(True,)]

@@ -14,7 +14,7 @@ import alembic.config
 import alembic_postgresql_enum  # noqa: F401
 import psycopg  # noqa: F401
 import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401
-import sqlalchemy.orm  # noqa: F401
+import sqlalchemy.orm
 
 
 def child(output: int, start: int) -> None:

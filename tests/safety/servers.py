@@ -234,6 +234,28 @@ def _serve(folder: Path, port: int, settings: dict[str, str], programs: Path) ->
 
 
 @contextmanager
+def certificates(*names: str) -> Iterator[Path]:
+    """Make a folder with certificates for 127.0.0.1, each of which is its own authority, and their keys."""
+    if shutil.which("openssl") is None:
+        missing("openssl")
+    options = "-x509 -nodes -newkey rsa:2048 -days 2 -subj /CN=database -addext subjectAltName=IP:127.0.0.1"
+    with tempfile.TemporaryDirectory(prefix="certificates-") as temporary:
+        folder = Path(temporary)
+        for name in names:
+            files = ("-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem")
+            subprocess.run(["openssl", "req", *options.split(), *files], check=True, capture_output=True)
+        for path in (folder, *folder.iterdir()):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+            own_by_servant(path)
+        yield folder
+
+
+def with_certificate(path: Path) -> dict[str, str]:
+    """The settings of a server that has a certificate, and its key beside it."""
+    return {"ssl": "on", "ssl_cert_file": str(path), "ssl_key_file": str(path.with_suffix(".key"))}
+
+
+@contextmanager
 def embedded_server(folder: Path) -> Iterator[Server]:
     """Run the embedded server, on its socket."""
     with warnings.catch_warnings():

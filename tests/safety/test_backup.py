@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command_blocks import read_blocks
 from tests.conftest import ROOT, TEMPLATE_FOLDER, Workspace, cookiecutter
 from tests.safety.code import Code
 from tests.safety.servers import Database, Server, server_programs
@@ -170,6 +172,14 @@ def test_what_cannot_be_backed_up_leaves_no_file(place_on: Callable[[str], Place
         assert message in printed
         assert "backup: pg_dump failed, see above. Nothing was kept.\n" in printed
         assert list(backups.iterdir()) == []
+    # As on a disk that is full once the dump is written.
+    full = tmp_path / "full/sha256sum"
+    full.parent.mkdir()
+    full.write_text("#!/bin/sh\necho no space left >&2\nexit 1\n", encoding="utf-8")
+    full.chmod(0o755)
+    code, printed = place.backup(backups, PATH=f"{full.parent}{os.pathsep}{place.env['PATH']}")
+    assert (code, list(backups.iterdir())) == (1, [])
+    assert "no space left\nbackup: the file or its checksum can't be written, see above." in printed
     place.database.execute("DELETE FROM alembic_version")
     code, printed = place.backup(backups)
     assert (code, list(backups.iterdir())) == (1, [])
@@ -216,11 +226,16 @@ def test_what_cannot_be_restored_leaves_the_database_empty(
     assert f"is at revision {place.code.head}, but the file's name says deadbeef" in printed
 
 
-# In place of Docker's command: takes what the scripts say to it, and runs the program here.
-DOCKER = """#!/bin/sh
-[ "$1 $2 $4 $5 $6" = "compose --file exec -T db" ] && [ -f "$3" ] || exit 64
-shift 6
-PGHOST="$ITS_HOST" exec "$@"
+# In place of Docker's command: takes what the scripts and the README say to it, and runs the program here, between
+# pipes as Docker does.
+DOCKER = """#!/bin/bash
+set -o pipefail
+case "$*" in
+"compose --file "*" exec -T db "*) [ -f "$3" ] && shift 6 ;;
+"compose exec db "*) shift 3 ;;
+*) exit 64 ;;
+esac
+cat | PGHOST="$ITS_HOST" "$@" | cat
 """
 
 
@@ -228,18 +243,19 @@ def test_a_single_machine_from_its_first_start_to_a_restore(
     place_on: Callable[[str], Place], tmp_path: Path
 ) -> None:
     """database.sql and the README's commands, with the programs that the database's container would run."""
-    answers = {"install": "no", "init_git": "no", "use_single_machine": "yes"}
+    # The database is called like a word of SQL.
+    answers = {"install": "no", "init_git": "no", "use_single_machine": "yes", "project_slug": "order"}
     outcome = cookiecutter(tmp_path, answers)
     assert outcome.code == 0, outcome.output
-    place = place_on("embedded")
-    server, name = place.database.server, place.database.name
-    server.execute(f"DROP DATABASE {name}")
-    server.execute(f"CREATE DATABASE {name}")
-    superuser = f"superuser_of_{name}"
+    folder, name = tmp_path / "order/deploy/compose", "order"
+    there = place_on("embedded")
+    server = there.database.server
+    server.execute(f'CREATE DATABASE "{name}"')
+    place = Place(Database(server, name), there.code, {**there.env, "PGDATABASE": name})
+    superuser = f"superuser_of_{there.database.name}"
     server.execute(f"CREATE ROLE {superuser} SUPERUSER LOGIN PASSWORD 'its own'")
     password = 'it\'s $odd \\ "too" :x'
-    sql = tmp_path / "agent-api/deploy/compose/database.sql"
-    arguments = ("--set=ON_ERROR_STOP=1", "--no-psqlrc", f"--file={sql}")
+    arguments = ("--set=ON_ERROR_STOP=1", "--no-psqlrc", f"--file={folder / 'database.sql'}")
     code, printed = place.run("psql", *arguments, PGUSER=superuser, DB_PASS=password, POSTGRES_DB=name)
     assert code == 0, printed
     assert server.rows(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{superuser}'") == [(None,)]
@@ -257,12 +273,18 @@ def test_a_single_machine_from_its_first_start_to_a_restore(
     rows = place.rows()
     code, printed = place.backup(tmp_path / "backups", **env)
     assert code == 0, printed
-    server.execute(f"ALTER DATABASE {name} RENAME TO {name}_before")
-    assert place.run("createdb", "--owner", "app", name) == (0, "")
+    blocks = read_blocks((folder / "README.md").read_text(encoding="utf-8"), "README.md")
+    (block,) = [block for block in blocks if block.heading == "Restore"]
+    # What comes before and after, `docker compose stop` and `up`, would be Docker's own work.
+    _, rename, create, restore, _ = map(shlex.split, block.commands.splitlines())
+    for command in (rename, create):
+        code, said = place.run(*command, **env)
+        assert code == 0, said
+    assert restore[0] == "./restore.sh"
     code, restored = place.restore(Path(printed.strip()), **env)
     assert code == 0, restored
     assert place.rows() == rows
     app.execute("UPDATE runs SET error = 'mine still'")
-    server.execute(f"DROP DATABASE {name}")
-    server.execute(f"DROP DATABASE {name}_before")
+    for database in (name, f"{name}_before"):
+        server.execute(f'DROP DATABASE "{database}"')
     server.execute("DROP ROLE app")

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -19,7 +18,7 @@ from psycopg import sql
 from tests.command_blocks import Block, broken_links, read_blocks, run_blocks, write_file
 from tests.conftest import UV, Workspace, run
 from tests.safety.code import Code
-from tests.safety.servers import Database, Server, debian_server, missing, own_by_servant
+from tests.safety.servers import Database, Server, certificates, debian_server, with_certificate
 from tests.safety.test_reversibility import catalogue
 from tests.test_docs import rows_of
 
@@ -459,32 +458,7 @@ def test_the_guide_is_read_in_a_few_minutes(installed: Workspace) -> None:
     assert 1200 <= len(without_tables.split()) <= 2000
 
 
-@pytest.fixture
-def authority() -> Iterator[Path]:
-    """A folder with a certificate for 127.0.0.1 that is its own authority, and another one."""
-    if shutil.which("openssl") is None:
-        missing("openssl")
-    with tempfile.TemporaryDirectory(prefix="authority-") as name:
-        folder = Path(name)
-        options = (
-            "-x509 -nodes -newkey rsa:2048 -days 2 -subj /CN=database -addext subjectAltName=IP:127.0.0.1"
-        )
-        for certificate in ("server", "other"):
-            files = ("-keyout", folder / f"{certificate}.key", "-out", folder / f"{certificate}.pem")
-            run("openssl", "req", *options.split(), *files)
-        for path in (folder, *folder.iterdir()):
-            path.chmod(0o700 if path.is_dir() else 0o600)
-            own_by_servant(path)
-        yield folder
-
-
-def test_tls_as_a_managed_server_wants_it(code: Code, authority: Path) -> None:
-    settings = {
-        "ssl": "on",
-        "ssl_cert_file": str(authority / "server.pem"),
-        "ssl_key_file": str(authority / "server.key"),
-        "listen_addresses": "127.0.0.1,127.0.0.2",
-    }
+def test_tls_as_a_managed_server_wants_it(code: Code) -> None:
     encrypted = (
         "import sqlalchemy, db.settings\n"
         "for url in (db.settings.database_url(), db.settings.migration_url()):\n"
@@ -492,15 +466,20 @@ def test_tls_as_a_managed_server_wants_it(code: Code, authority: Path) -> None:
         "        print(connection.scalar(sqlalchemy.text("
         "'SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()')))\n"
     )
-    with debian_server(settings=settings) as server:
+    with (
+        certificates("server", "other") as folder,
+        debian_server(
+            settings={**with_certificate(folder / "server.pem"), "listen_addresses": "127.0.0.1,127.0.0.2"}
+        ) as server,
+    ):
         env = {**server.new_database().env, "MIGRATE_CONNECT_TIMEOUT": "1", "DB_SSLMODE": "verify-full"}
-        trusting = {**env, "DB_SSLROOTCERT": str(authority / "server.pem")}
+        trusting = {**env, "DB_SSLROOTCERT": str(folder / "server.pem")}
         exit_code, printed = code.alembic(trusting, "upgrade", "head")
         assert exit_code == 0, printed
         both = run(code.python, "-c", encrypted, cwd=code.path, env=code.environment(trusting))
         assert both.output.split() == ["True", "True"]
         exit_code, printed = code.alembic(
-            {**env, "DB_SSLROOTCERT": str(authority / "other.pem")}, "upgrade", "head"
+            {**env, "DB_SSLROOTCERT": str(folder / "other.pem")}, "upgrade", "head"
         )
         assert exit_code == 255
         assert "The database's certificate isn't trusted: see DB_SSLROOTCERT." in printed

@@ -21,7 +21,7 @@ in_database() { # program arguments...
 
 mkdir -p -- "$folder"
 part=$(mktemp -- "$folder/unfinished.XXXXXX")
-trap 'rm -f -- "$part"' EXIT
+trap 'rm -f -- "$part" "$part.sha256"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -34,5 +34,11 @@ revision=$(printf '%s\n' "$versions" | sed -n '/^COPY /,/^\\\.$/{ /^COPY /d; /^\
 database=$(in_database psql --no-psqlrc --tuples-only --no-align --command='SELECT current_database()' </dev/null)
 
 name=$database-$(date -u +%Y%m%dT%H%M%SZ)-$revision.dump
-(cd -- "$folder" && mv -- "${part##*/}" "$name" && sha256sum -- "$name" >"$name.sha256")
+# The dump comes last: where it is, all of it is there, and so is its checksum.
+{
+    digest=$(sha256sum <"$part") &&
+        printf '%s  %s\n' "${digest%% *}" "$name" >"$part.sha256" &&
+        mv -- "$part.sha256" "$folder/$name.sha256" &&
+        mv -- "$part" "$folder/$name"
+} || fail "the file or its checksum can't be written, see above. Nothing was kept."
 echo "$folder/$name"
