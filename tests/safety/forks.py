@@ -13,8 +13,6 @@ from contextlib import ExitStack
 import alembic.config
 import alembic_postgresql_enum  # noqa: F401
 import psycopg  # noqa: F401
-import sqlalchemy.dialects.postgresql.psycopg  # noqa: F401
-import sqlalchemy.orm
 
 
 def child(output: int, start: int) -> None:
