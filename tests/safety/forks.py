@@ -13,6 +13,8 @@ from contextlib import ExitStack
 import alembic.config
 import alembic_postgresql_enum  # noqa: F401
 import psycopg  # noqa: F401
+import sqlalchemy.dialects.postgresql.psycopg
+import sqlalchemy.orm  # noqa: F401
 
 
 def child(output: int, start: int) -> None:
