@@ -1,6 +1,6 @@
 """What tests of the cloud share: infra/ with its environment, its templates, and an emulator of AWS with prd in it.
 
-A plugin for their modules (`pytest_plugins`), so that all of it is made once.
+A plugin (`pytest_plugins` in conftest.py), so that all of it is made once.
 """
 
 import json

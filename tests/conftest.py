@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 
+# What only some modules share, too much for this one.
+pytest_plugins = ["tests.cloud", "tests.places"]
+
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE_FOLDER = "{{cookiecutter.project_slug}}"
 TOOLS = Path(sys.executable).parent

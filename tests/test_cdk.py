@@ -13,7 +13,6 @@ from tests.cloud import VARIANTS, in_infra, shell, synth
 from tests.command_blocks import Block, read_blocks
 from tests.conftest import ODD_ANSWERS, Workspace, raw, run
 
-pytest_plugins = ["tests.cloud"]
 pytestmark = pytest.mark.cloud
 
 # What `aws cloudformation deploy` takes without a bucket.

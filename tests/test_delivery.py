@@ -18,7 +18,6 @@ import pytest
 from tests.cloud import IMAGE, emulate, in_infra, shell
 from tests.conftest import TOOLS, Outcome, Workspace, run
 
-pytest_plugins = ["tests.cloud"]
 pytestmark = pytest.mark.cloud
 
 CLUSTER = "prd-agent-cluster"

@@ -28,7 +28,6 @@ from tests.conftest import UV, Outcome, Workspace, cookiecutter, run
 from tests.containers import PYTHON, Builder, Image, open_builder, reason_against
 from tests.safety.servers import IN_CI, Database, Server, debian_server, free_port, wait_until, wheel_programs
 
-pytest_plugins = ["tests.cloud"]
 pytestmark = pytest.mark.cloud
 
 # Nothing of it may be in the image, wherever it comes from.
