@@ -105,6 +105,16 @@ def test_only_names_differ_from_answer_to_answer(infra: Path, bake: Callable[...
         assert max(len(line.partition("=")[2]) for line in names) <= 63
 
 
+def test_a_short_name_may_be_that_of_a_part(
+    infra: Path, bake: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    """The end of the slug is part of names in the templates."""
+    other = bake(project_slug="chat-service").path
+    (other / "db/global-bundle.pem").write_text("The authority's certificate.\n", encoding="utf-8")
+    synth(infra, "new", tmp_path, cwd=other / "infra")
+    assert (tmp_path / "prd-chat-service.template.json").is_file()
+
+
 def test_broken_rules_stop_the_synthesis(with_certificate: Path, tmp_path: Path) -> None:
     without_exceptions = """
 import nag, settings

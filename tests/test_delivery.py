@@ -26,10 +26,22 @@ WITHOUT_RESOURCES = {
     "ecr:GetAuthorizationToken",
     "ecs:DeregisterTaskDefinition",
     "ecs:DescribeTaskDefinition",
+    "inspector2:ListCoverage",
+    "inspector2:ListFindings",
 }
 # As GitHub calls a repository in the tokens of its workflows.
 REPOSITORY = "example@123456/agent-api@456789"
 ENHANCED = {"severity": "CRITICAL", "packageVulnerabilityDetails": {"vulnerabilityId": "CVE-4"}}
+# Stands before the AWS CLI, and knows of no scan, as the registry in the first moments, for as many times as are left.
+NO_SCAN_YET = """#!/bin/sh
+left=$(cat "$0.left")
+if [ "$2" = describe-image-scan-findings ] && [ "$left" -gt 0 ]; then
+    echo "$((left - 1))" >"$0.left"
+    echo "An error occurred (ScanNotFoundException)" >&2
+    exit 254
+fi
+exec {aws} "$@"
+"""
 # What CloudFormation calls when another image is set, by the type of resource and the operation: a new task definition
 # in place of the old one, for which the service is changed.
 OPERATIONS = {"AWS::ECS::TaskDefinition": ("create", "delete"), "AWS::ECS::Service": ("update",)}
@@ -316,6 +328,23 @@ def test_how_a_scan_may_end(
     assert outcome.code == bool(said), outcome.output
     assert said in outcome.output
     assert (image in outcome.output) is not bool(said)
+
+
+def test_the_scan_may_take_its_time(registry: Account, tmp_path: Path) -> None:
+    commit = "5" * 40
+    image = registry.script("build.sh", commit).output.splitlines()[-1]
+    aws = tmp_path / "aws"
+    aws.write_text(NO_SCAN_YET.format(aws=registry.infra / ".venv/bin/aws"))
+    aws.chmod(0o755)
+    late = {"PATH": f"{tmp_path}:{registry.env['PATH']}", "SCAN_PAUSE": "0"}
+    for times, code, said in (
+        (2, 0, image),
+        (1000, 1, f"The registry has no scan of {image.partition('@')[2]}"),
+    ):
+        aws.with_name("aws.left").write_text(str(times))
+        outcome = registry.script("build.sh", commit, **late)
+        assert (outcome.code, outcome.output.splitlines()[0].startswith(said)) == (code, True), outcome.output
+    assert "(ScanNotFoundException)" in outcome.output
 
 
 def test_the_roles_of_the_workflow(infra: Path, shared: Account) -> None:

@@ -49,12 +49,13 @@ def make_task(
 
     ECS may read the `secrets` for it, and no others. With `read_only` it can write to /tmp alone.
     """
-    logical = name.rpartition("-")[2].capitalize()
+    # With more than the name's own end, which may be what something else in the stack is called.
+    logical = f"{name.rpartition('-')[2].capitalize()}Task"
     task = ecs.FargateTaskDefinition(
         stack,
         logical,
         family=name,
-        task_role=_role(stack, f"{logical}TaskRole", settings),
+        task_role=_role(stack, f"{logical}Role", settings),
         execution_role=_role(stack, f"{logical}ExecutionRole", settings),
         cpu=settings.cpu,
         memory_limit_mib=settings.memory,

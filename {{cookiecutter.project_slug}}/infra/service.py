@@ -42,8 +42,9 @@ class Service(Stack):
             circuit_breaker=ecs.DeploymentCircuitBreaker(rollback=True),
             min_healthy_percent=100,
             max_healthy_percent=200,
-            # Until then no task is replaced for not being ready: a migration may take long.
-            health_check_grace_period=Duration.seconds(3600 if settings.migrate == "start" else 60),
+            health_check_grace_period=Duration.seconds(
+                settings.migrate_seconds if settings.migrate == "start" else 60
+            ),
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             protocol=elb.ApplicationProtocol.HTTPS,
             ssl_policy=elb.SslPolicy.RECOMMENDED_TLS,

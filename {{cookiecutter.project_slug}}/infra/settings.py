@@ -44,11 +44,14 @@ class Settings:
     # "task": a task of its own migrates before a new version is rolled out, and only that one has the password
     # of the role that owns the tables. "start": each container does when it starts (MIGRATE_DB=True).
     migrate: Literal["task", "start"] = "task"
+    # With "start": for so long a task may migrate before it is replaced for not being ready, and a version that never
+    # is has to fail some times as long before ECS goes back to the last one.
+    migrate_seconds: int = 900
     # A shell in the running container. Without it, the container's file system is read-only.
     execute_command: bool = True
     cpu: int = 512
     memory: int = 1024
-    # With ARM64, images must be built for it: PLATFORM=linux/arm64 for deliver/build.sh, see "Delivery" in README.md.
+    # With ARM64, images must be built for it: PLATFORM=linux/arm64 for deliver/build.sh, see "Deploy" in README.md.
     architecture: Literal["X86_64", "ARM64"] = "X86_64"
     min_tasks: int = 1
     max_tasks: int = 2

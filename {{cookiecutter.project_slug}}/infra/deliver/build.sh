@@ -33,15 +33,15 @@ scan_of_digest() {
     findings="imageScanFindings.findings[?severity=='CRITICAL'].name"
     enhanced="imageScanFindings.enhancedFindings[?severity=='CRITICAL'].packageVulnerabilityDetails.vulnerabilityId"
     # As text, each page of findings would begin with the status again.
-    aws ecr describe-image-scan-findings --repository-name "$REPOSITORY" --image-id "imageDigest=$digest" \
-        --output json --query "join(' ', [[imageScanStatus.status], $findings || \`[]\`, $enhanced || \`[]\`][])" |
-        tr -d '"'
+    found=$(aws ecr describe-image-scan-findings --repository-name "$REPOSITORY" --image-id "imageDigest=$digest" \
+        --output json --query "join(' ', [[imageScanStatus.status], $findings || \`[]\`, $enhanced || \`[]\`][])") || return
+    printf '%s\n' "$found" | tr -d '"'
 }
 tries=60
 until scan=$(scan_of_digest 2>/dev/null) && case $scan in PENDING* | IN_PROGRESS*) false ;; esac; do
     tries=$((tries - 1))
     if [ "$tries" -eq 0 ]; then
-        echo "The registry has no scan of $digest: ${scan:-$(scan_of_digest 2>&1)}" >&2
+        echo "The registry has no scan of $digest: $(scan_of_digest 2>&1)" >&2
         exit 1
     fi
     sleep "${SCAN_PAUSE:-10}"
