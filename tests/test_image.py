@@ -116,13 +116,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
         path = workspace.path / place
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"KEY={PLANTED}\n", encoding="utf-8")
-    with (
-        open_builder(tmp_path_factory.mktemp("containers"), UV, workspace.path) as builder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+    with open_builder(tmp_path_factory.mktemp("containers"), UV, workspace.path) as builder:
         builder.lock(workspace.path)
-        patch.setenv("OPENAI_API_KEY", PLANTED)
-        builder.build(workspace.path, "agent-api", *SAME_TIME)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OPENAI_API_KEY", PLANTED)
+            builder.build(workspace.path, "agent-api", *SAME_TIME)
         yield Built(builder, workspace, builder.mount("agent-api"))
 
 
