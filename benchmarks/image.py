@@ -1,4 +1,4 @@
-"""Measure the image: ``sudo .venv/bin/python benchmarks/image.py``, some ten minutes. Needs root on Linux, and buildah.
+"""Measure the image: ``sudo .venv/bin/python benchmarks/image.py``, some five minutes. Needs root on Linux, and buildah.
 
 Its size, the time it takes to be ready, and to be built anew. Prints a Markdown table of ratios of medians, measured
 in turns, against the same app without a container.
@@ -19,7 +19,7 @@ from measure import MeasurementError, cost_of
 from report import Measurements, Row, report, row
 from workshop import TEMPLATE, UPGRADE, Workshop, open_workshop
 
-from tests.containers import PYTHON, Builder, BuildError, Image, open_builder, reason_against
+from tests.containers import PYTHON, Builder, BuildError, Image, open_builder, reason_against, stop
 from tests.safety.servers import Server, debian_server, free_port, wheel_programs
 
 IMAGE = "agent-api"
@@ -68,8 +68,7 @@ class Bench:
                 time.sleep(0.01)
             return time.perf_counter() - began
         finally:
-            process.kill()
-            process.wait()
+            stop(process)
 
 
 def size(bench: Bench, turns: int) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Measure the service itself, over HTTP and with PostgreSQL: ``python benchmarks/service.py``, some five minutes.
+"""Measure the service itself, over HTTP and with PostgreSQL: ``python benchmarks/service.py``, some four minutes.
 
 Only the model's provider is a stand-in, one that answers at once. Prints a Markdown table of ratios of medians,
 measured in turns, against the bare parts and against agno's own API.

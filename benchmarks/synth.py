@@ -1,4 +1,4 @@
-"""Measure how long the AWS templates take to write: ``.venv/bin/python benchmarks/synth.py``, some two minutes.
+"""Measure how long the AWS templates take to write: ``.venv/bin/python benchmarks/synth.py``, a minute.
 
 Prints a Markdown table of ratios of medians, measured in turns, against an app of the CDK with one empty stack.
 """

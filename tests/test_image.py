@@ -25,7 +25,7 @@ import pytest
 
 from tests.cloud import emulate, shell
 from tests.conftest import UV, Outcome, Workspace, cookiecutter, run
-from tests.containers import PYTHON, Builder, Image, open_builder, reason_against
+from tests.containers import PYTHON, Builder, Image, open_builder, reason_against, stop
 from tests.safety.servers import IN_CI, Database, Server, debian_server, free_port, wait_until, wheel_programs
 
 pytestmark = pytest.mark.cloud
@@ -97,8 +97,7 @@ class Built:
             (first,) = psutil.Process(process.pid).children()
             yield port, first, process
         finally:
-            process.kill()
-            process.wait()
+            stop(process)
 
 
 @pytest.fixture(scope="session")
