@@ -4,7 +4,6 @@ Its size, the time it takes to be ready, and to be built anew. Prints a Markdown
 in turns, against the same app without a container.
 """
 
-import http.client
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from report import Measurements, Row, report, row
 from workshop import TEMPLATE, UPGRADE, Workshop, open_workshop
 
 from tests.containers import PYTHON, Builder, BuildError, Image, open_builder, reason_against, stop
+from tests.places import request
 from tests.safety.servers import Server, debian_server, free_port, wheel_programs
 
 IMAGE = "agent-api"
@@ -62,7 +62,7 @@ class Bench:
             command, cwd=self.workspace, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            while not _ready(port):
+            while request(port, "GET", "/ready") != 200:
                 if process.poll() is not None or time.perf_counter() - began > 120:
                     raise MeasurementError(f"The app wasn't ready: {' '.join(command)}")
                 time.sleep(0.01)
@@ -127,17 +127,6 @@ MEASUREMENTS: Measurements[Bench] = {"size": (size, 1), "start": (start, 7), "re
 def _megabytes(builder: Builder, image: str) -> float:
     folder = builder.unpack(image, builder.folder / f"{image}-unpacked")
     return sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-
-
-def _ready(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/ready")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 @contextmanager

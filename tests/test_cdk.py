@@ -12,6 +12,7 @@ import pytest
 from tests.cloud import VARIANTS, in_infra, shell, synth
 from tests.command_blocks import Block, read_blocks
 from tests.conftest import ODD_ANSWERS, Workspace, raw, run
+from tests.places import settings_told
 
 pytestmark = pytest.mark.cloud
 
@@ -239,11 +240,7 @@ def test_migration_comes_before_traffic_in_one_of_two_ways(stacks: Stacks) -> No
 
 
 def test_variables_are_known_to_the_workspace(stacks: Stacks, infra: Path) -> None:
-    told = set(
-        re.findall(
-            r"^(?:# )?([A-Z_]+)=", (infra.parent / "example.env").read_text(encoding="utf-8"), re.MULTILINE
-        )
-    )
+    told = settings_told(Workspace(infra.parent))
     for name in ("", "-migrate", "-roles"):
         _, container = stacks.task(name)
         given = {item["Name"] for item in container["Environment"] + container["Secrets"]}

@@ -6,10 +6,9 @@ that builds images is a program of this test's that puts a manifest into the emu
 
 import ast
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from tests.cloud import IMAGE, emulate, in_infra, shell
 from tests.conftest import TOOLS, Outcome, Workspace, run
+from tests.safety.servers import http_server
 
 pytestmark = pytest.mark.cloud
 
@@ -154,11 +154,9 @@ def service() -> Iterator[Service]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        found.url = f"http://127.0.0.1:{server.server_port}"
+    with http_server(Handler) as port:
+        found.url = f"http://127.0.0.1:{port}"
         yield found
-        server.shutdown()
 
 
 def test_a_delivery_migrates_then_rolls_then_asks(account: Account, service: Service) -> None:

@@ -4,7 +4,6 @@ Not checked here, for want of the internet and an engine: the official Python ba
 release, see containers.py), BuildKit, and the limits that an engine sets.
 """
 
-import http.client
 import json
 import mmap
 import os
@@ -26,7 +25,17 @@ import pytest
 from tests.cloud import emulate, shell
 from tests.conftest import UV, Outcome, Workspace, cookiecutter, run
 from tests.containers import PYTHON, Builder, Image, open_builder, reason_against, stop
-from tests.safety.servers import IN_CI, Database, Server, debian_server, free_port, wait_until, wheel_programs
+from tests.places import request
+from tests.safety.servers import (
+    IN_CI,
+    Database,
+    Server,
+    debian_server,
+    free_port,
+    missing,
+    wait_until,
+    wheel_programs,
+)
 
 pytestmark = pytest.mark.cloud
 
@@ -138,18 +147,6 @@ def production(database: Database) -> dict[str, str]:
     return {**database.env, "RUNTIME_ENV": "prd", "DB_SSLMODE": "disable", "OPENAI_API_KEY": PLANTED}
 
 
-def get(port: int, path: str, key: str = "") -> int:
-    """The status of the answer, 0 where nothing answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
-        return connection.getresponse().status
-    except OSError:
-        return 0
-    finally:
-        connection.close()
-
-
 def test_it_says_how_to_run_it(built: Built) -> None:
     config = built.image.config
     assert config["User"] == "10001:10001"
@@ -230,15 +227,15 @@ def test_it_migrates_a_database_outside_of_it(built: Built, database: Database) 
 def test_it_migrates_serves_and_stops_when_told_to(built: Built, database: Database) -> None:
     env = production(database)
     with built.start({**env, "MIGRATE_DB": "True"}) as (port, first, process):
-        wait_until(lambda: process.poll() is not None or get(port, "/ready") == 200, 60)
-        assert get(port, "/ready") == 200, process.communicate()[0]
+        wait_until(lambda: process.poll() is not None or request(port, "GET", "/ready") == 200, 60)
+        assert request(port, "GET", "/ready") == 200, process.communicate()[0]
         assert first.cmdline()[1].endswith("/uvicorn")
         assert (first.uids().real, first.gids().real) == (10001, 10001)
         made = built.run(env, "python", "-m", "api.keys", "create", "smoke").output
         key = re.search(r"\bak_\S+", made)
         assert key, made
-        assert get(port, "/v1/agents", key[0]) == 200
-        assert get(port, "/v1/agents") == 401
+        assert request(port, "GET", "/v1/agents", key=key[0]) == 200
+        assert request(port, "GET", "/v1/agents") == 401
         health = built.image.config["Healthcheck"]["Test"][1:]
         built.run({"UVICORN_PORT": str(port)}, *health)
         first.send_signal(getattr(signal, built.image.config["StopSignal"]))
@@ -292,7 +289,8 @@ def of_secret(item: dict[str, Any], logins: dict[str, tuple[str, str]]) -> str:
 def registry(tmp_path: Path) -> Iterator[str]:
     """Run Debian's registry, and give its address."""
     if not (program := shutil.which("docker-registry")):
-        (pytest.fail if IN_CI else pytest.skip)("docker-registry is missing. Not checked: what is pushed.")
+        missing("docker-registry")
+    assert program
     address = f"127.0.0.1:{free_port()}"
     config = tmp_path / "registry.yml"
     config.write_text(REGISTRY.format(folder=tmp_path / "registry", address=address))

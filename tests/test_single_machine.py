@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ from tests.places import (
     served,
     settings_told,
 )
-from tests.safety.servers import debian_server, free_port, wait_until, wheel_programs
+from tests.safety.servers import debian_server, free_port, http_server, wait_until, wheel_programs
 
 
 def test_checkers_of_other_programs_find_nothing(places: Workspace) -> None:
@@ -117,15 +117,11 @@ class Upstream(BaseHTTPRequestHandler):
 def upstream(port: int) -> Iterator[threading.Event]:
     seen = threading.Event()
     handler = type("Handler", (Upstream,), {"seen": seen})
-    with ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
+    with http_server(handler, port):
         try:
             yield seen
         finally:
             seen.set()
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -226,7 +222,7 @@ def test_an_update_lets_requests_wait(
         over.set()
         for caller in callers:
             caller.join()
-    # uvicorn resets the connections that wait to be taken when it stops listening: of each caller one at most.
+    # When it stops, uvicorn closes connections whose request it hasn't read yet: of each caller one at most.
     failed = [(status, seconds) for status, seconds in outcomes if status != 200]
     assert len(failed) <= len(callers), failed
     assert {status for status, _ in failed} <= {502}, failed
