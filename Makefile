@@ -1,6 +1,8 @@
 # What a machine needs: Python 3.11 or newer, git and make. All else goes into .venv of this folder.
 .DEFAULT_GOAL := help
-.PHONY: help new test test-cloud lint format bench clean
+.PHONY: help new test test-all test-rest test-cloud lint format bench clean
+# Two suites at once would only be in each other's way.
+.NOTPARALLEL:
 
 # Where `make new` puts the workspace: beside this folder, unless told otherwise.
 OUT ?= ..
@@ -10,6 +12,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 python := .venv/bin/python
+pytest = $(python) -m pytest --numprocesses 2
 # uv trusts the certificates that the machine trusts, as pip, git and the browser do.
 export UV_SYSTEM_CERTS ?= true
 
@@ -26,11 +29,16 @@ new: .venv/.bake ## Make a workspace: asks at a terminal, else takes the default
 	UV="$$PWD/.venv/bin/uv" $(python) -m cookiecutter $$input . -o "$$OUT" $(value ARGS)
 new: export OUT := $(OUT)
 
-test: .venv/.dev ## Run all tests
-	@$(python) -m pytest --numprocesses 2 --dist worksteal $(PYTEST_ARGS)
+test: .venv/.dev ## Run the quick tests, at least one for everything that is promised [PYTEST_ARGS='-k autogenerate']
+	@$(pytest) --dist worksteal -m "not full and not cloud" $(PYTEST_ARGS)
 
-test-cloud: .venv/.dev ## Build the image, write the AWS infrastructure, check both and all that deploys
-	@$(python) -m pytest -m cloud $(PYTEST_ARGS)
+test-all: test test-rest test-cloud ## Run all tests, each once
+
+test-rest: .venv/.dev
+	@$(pytest) --dist worksteal -m "full and not cloud" $(PYTEST_ARGS)
+
+test-cloud: .venv/.dev
+	@$(pytest) --dist loadfile -m cloud $(PYTEST_ARGS)
 
 lint: .venv/.dev ## Check style and types of the template's own Python
 	@$(python) -m ruff check . && $(python) -m ruff format --check . && $(python) -m mypy

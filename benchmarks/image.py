@@ -18,9 +18,9 @@ from measure import MeasurementError, cost_of
 from report import Measurements, Row, report, row
 from workshop import TEMPLATE, UPGRADE, Workshop, open_workshop
 
-from tests.containers import PYTHON, Builder, BuildError, Image, open_builder, reason_against, stop
-from tests.places import request
-from tests.safety.servers import Server, debian_server, free_port, wheel_programs
+from tests.support.containers import PYTHON, Builder, BuildError, Image, open_builder, reason_against, stop
+from tests.support.places import request
+from tests.support.servers import Server, debian_server, free_port, wheel_programs
 
 IMAGE = "agent-api"
 

@@ -40,10 +40,10 @@ def measure_in(workspace: Path, env: dict[str, str]) -> int:
 
 def inside() -> None:
     """Measure on a throw-away database and print the figures. Everything imported here is the workspace's."""
-    from db import embedded
+    from chassis.database import embedded
     from tests.test_knowledge import write_corpus
 
-    from tests.conftest import upgrade
+    from tests.support.workspaces import upgrade
 
     with embedded.throw_away() as url, tempfile.TemporaryDirectory() as folder:
         os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
@@ -58,9 +58,9 @@ def inside() -> None:
 
 def ingest(folder: Path) -> tuple[int, float]:
     """Ingest the folder; return how many passages are new and the seconds it took, without imports."""
-    from agents.knowledge.embeddings import current_embeddings
-    from agents.knowledge.ingest import Ingestion, find
-    from db.session import sync_engine
+    from chassis.database.engine import sync_engine
+    from chassis.knowledge.embeddings import current_embeddings
+    from chassis.knowledge.ingest import Ingestion, find
 
     engine = sync_engine()
     ingestion = Ingestion(engine, current_embeddings())
@@ -73,10 +73,10 @@ def ingest(folder: Path) -> tuple[int, float]:
 
 async def questions() -> None:
     """Ask every question each way, and print how often and how fast its answer was found."""
-    from agents.knowledge.embeddings import current_embeddings
-    from agents.knowledge.search import SEARCH
-    from db.session import async_engine
-    from db.tables.knowledge import LANGUAGE
+    from chassis.database.engine import async_engine
+    from chassis.knowledge.embeddings import current_embeddings
+    from chassis.knowledge.search import SEARCH
+    from chassis.knowledge.tables import LANGUAGE
     from sqlalchemy import text
     from tests.test_knowledge import QUESTIONS
 

@@ -15,7 +15,7 @@ from measure import Cost, compare, cost_of
 from report import Measurements, Row, report, rows
 from workshop import TEMPLATE, Workshop, open_workshop
 
-from tests.cloud import synth_script
+from tests.support.cloud import synth_script
 
 EMPTY = "import aws_cdk, sys; app = aws_cdk.App(outdir=sys.argv[1]); aws_cdk.Stack(app, 'empty'); app.synth()"
 

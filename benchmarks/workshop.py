@@ -19,7 +19,7 @@ UPGRADE = ["-c", "db/alembic.ini", "upgrade", "head"]
 # Runs in a workspace's Python: a PostgreSQL that lives until its standard input is closed.
 SERVE = """
 import sys
-from db import embedded
+from chassis.database import embedded
 with embedded.throw_away() as url:
     print(url.render_as_string(hide_password=False), flush=True)
     sys.stdin.read()
@@ -83,6 +83,7 @@ class Workshop:
         project.mkdir()
         cost_of([alembic_of(workspace), "init", "migrations"], project, self.env)
         shutil.copytree(workspace / "db" / "tables", project / "tables")
+        shutil.copytree(workspace / "chassis", project / "chassis")  # whose tables are among them
         for module in (project / "tables").glob("*.py"):
             module.write_text(module.read_text().replace("from db.tables", "from tables"))
         shutil.copytree(

@@ -13,6 +13,7 @@ Run = tuple[str, str, bool]
 Row = tuple[Run, ...]
 
 FONT, CELL, LEADING, MARGIN, BAR, VISIBLE_ROWS = 14, 8.43, 19, 16, 34, 34
+LABEL = "A terminal: a workspace is baked, and its migrations have run on a real PostgreSQL"
 HOLD = 6.0  # seconds for which the last frame stands before it begins again
 COLOURS = {
     "default": "#d5d9e0", "black": "#7d8590", "red": "#ff8b82", "green": "#7ee08a", "brown": "#e6c07b",
@@ -28,8 +29,8 @@ class Frame(NamedTuple):
     cursor: tuple[int, int]
 
 
-def draw(frames: Sequence[Frame], columns: int) -> str:
-    """Return the SVG of the frames."""
+def draw(frames: Sequence[Frame], columns: int, label: str = LABEL) -> str:
+    """Return the SVG of the frames; `label` says what it shows to those who can't see it."""
     seconds = frames[-1].time + HOLD
     width = round(columns * CELL + 2 * MARGIN)
     height = BAR + VISIBLE_ROWS * LEADING + MARGIN
@@ -59,7 +60,7 @@ def draw(frames: Sequence[Frame], columns: int) -> str:
     keyframes = "\n".join(f"@keyframes {name}{{{body}}}" for body, name in rules.items())
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" \
-aria-label="A terminal: a workspace is baked, and its migrations have run on a real PostgreSQL">
+aria-label="{escape(label)}">
 <style>
 text{{font:{FONT}px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;white-space:pre;fill:{COLOURS["default"]}}}
 .b{{font-weight:700}}

@@ -2,9 +2,9 @@
 # requires-python = ">=3.11"
 # dependencies = ["pyte>=0.8.2,<0.9"]
 # ///
-"""Record a bake in a real terminal and draw it as docs/demo.svg: ``uv run docs/record.py``.
+"""Record commands in a real terminal and draw them as docs/demo.svg and docs/lint.svg: ``uv run docs/record.py demo lint``.
 
-Everything in the picture was printed by the commands themselves. Only the name of the temporary home
+Everything in the pictures was printed by the commands themselves. Only the name of the temporary home
 folder is shown as ~, and long waits are cut. What is recorded is the last commit.
 """
 
@@ -26,20 +26,55 @@ from contextlib import suppress
 from pathlib import Path
 
 import pyte
-from animation import Frame, draw
+from animation import LABEL, Frame, draw
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PICTURE = REPOSITORY / "docs" / "demo.svg"
 # So many lines that nothing scrolls away: the picture scrolls instead.
 COLUMNS, LINES = 100, 200
 
-COMMANDS = (
-    "uvx cookiecutter cookiecutter-agent-api",
-    "cd support-api",
-    "uv run alembic -c db/alembic.ini upgrade head",
-    "uv run uvicorn api.main:app &> server.log &",
-    """curl -s --json '{"input": "What time is it?"}' localhost:8000/v1/agents/assistant/runs | python3 -m json.tool""",
-)
+COMMANDS = {
+    "demo": (
+        "uvx cookiecutter cookiecutter-agent-api",
+        "cd support-api",
+        "uv run alembic -c db/alembic.ini upgrade head",
+        "uv run uvicorn api.main:app &> server.log &",
+        """curl -s --json '{"input": "What time is it?"}' localhost:8000/v1/agents/assistant/runs | python3 -m json.tool""",
+    ),
+    "lint": (
+        "cd agent-api",
+        "sed -n 12,15p db/migrations/versions/*_runs_have_a_price.py",
+        "uv run python -m chassis lint",
+    ),
+}
+LABELS = {
+    "demo": LABEL,
+    "lint": "A terminal: the check shows what each statement of a revision does to the tables, and three findings",
+}
+# What somebody writes who has never heard of locks.
+REVISION = """\
+\"\"\"Runs have a price.\"\"\"
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "5d0c1f7a9e32"
+down_revision = "{head}"
+
+
+def upgrade() -> None:
+    \"\"\"Add the price, for which the old text goes.\"\"\"
+    op.add_column("runs", sa.Column("price", sa.Numeric(12, 6), nullable=True))
+    op.execute("UPDATE runs SET price = 0")
+    op.create_index("ix_runs_model", "runs", ["model"])
+    op.drop_column("runs", "error")
+
+
+def downgrade() -> None:
+    \"\"\"Take it back.\"\"\"
+    op.add_column("runs", sa.Column("error", sa.Text(), nullable=True))
+    op.drop_index("ix_runs_model", "runs")
+    op.drop_column("runs", "price")
+"""
 # Part of a question -> what is typed; at all others just Enter, for the default.
 ANSWERS = {"called": "Support API"}
 
@@ -155,6 +190,18 @@ def prepare(home: Path) -> None:
     )
 
 
+def prepare_lint(home: Path) -> None:
+    """Lay a workspace there too, with a revision that nobody has reviewed."""
+    bake = ["uvx", "--quiet", "cookiecutter", "--no-input", "cookiecutter-agent-api"]
+    subprocess.run(bake, cwd=home, check=True, env=environment(home), stdout=subprocess.DEVNULL)
+    alembic = ["uv", "run", "--directory", "agent-api", "alembic", "-c", "db/alembic.ini", "heads"]
+    heads = subprocess.run(
+        alembic, cwd=home, check=True, env=environment(home), capture_output=True, text=True
+    )
+    file = home / "agent-api/db/migrations/versions/2026_11_30_0900-5d0c1f7a9e32_runs_have_a_price.py"
+    file.write_text(REVISION.format(head=heads.stdout.split()[0]), encoding="utf-8")
+
+
 def server_answers() -> bool:
     """Whether something listens where the service will."""
     with socket.socket() as probe:
@@ -169,21 +216,18 @@ def shortened(frames: list[Frame]) -> Iterator[Frame]:
         yield Frame(clock, frame.rows, frame.cursor)
 
 
-def main() -> None:
+def record(name: str) -> None:
     """Record the commands and write the picture."""
-    if shutil.which("uv") is None:
-        sys.exit(
-            "uv is missing, which installs the packages that are shown. Install it, then: uv run docs/record.py"
-        )
-    if server_answers():
-        sys.exit(f"Port {PORT} is taken, on which the service in the picture listens. Stop what uses it.")
+    picture = REPOSITORY / "docs" / f"{name}.svg"
     with tempfile.TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True) as folder:
         home = Path(folder).resolve()
         prepare(home)
+        if name == "lint":
+            prepare_lint(home)
         terminal = Terminal(home)
         try:
             terminal.wait_for(PROMPT)
-            for command in COMMANDS:
+            for command in COMMANDS[name]:
                 terminal.type(command)
                 while terminal.wait_for(PROMPT, QUESTION) is QUESTION:
                     question = terminal.line()
@@ -193,9 +237,24 @@ def main() -> None:
                 terminal.read_for(READING_PAUSE)
         finally:
             terminal.close()
-    PICTURE.write_text(draw(list(shortened(terminal.frames)), COLUMNS), encoding="utf-8")
-    sys.stdout.write(f"{PICTURE.relative_to(REPOSITORY)}: {PICTURE.stat().st_size / 1000:.0f} kB\n")
+    svg = draw(list(shortened(terminal.frames)), COLUMNS, LABELS[name])
+    picture.write_text(svg, encoding="utf-8")
+    sys.stdout.write(f"{picture.relative_to(REPOSITORY)}: {picture.stat().st_size / 1000:.0f} kB\n")
+
+
+def main(names: list[str]) -> None:
+    """Write the pictures that are named."""
+    if shutil.which("uv") is None:
+        sys.exit(
+            "uv is missing, which installs the packages that are shown. Install it, then: uv run docs/record.py demo"
+        )
+    if not names or not set(names) <= set(COMMANDS):
+        sys.exit(f"Name the pictures: {' '.join(COMMANDS)}")
+    if server_answers():
+        sys.exit(f"Port {PORT} is taken, on which the service in the picture listens. Stop what uses it.")
+    for name in names:
+        record(name)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

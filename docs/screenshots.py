@@ -52,7 +52,9 @@ import json
 from pydantic_ai.messages import ToolReturnPart, UserPromptPart
 from pydantic_ai.models.function import DeltaToolCall, FunctionModel
 
-from api.main import create_app
+import agents
+from api import routes
+from chassis.app import create_app, find_agents, find_routers
 
 SAFELY = """In two releases, so that nobody waits for a lock [1]:
 
@@ -84,7 +86,12 @@ async def speak(messages, info):
         yield {0: DeltaToolCall(tool, json.dumps(arguments))}
 
 
-app = create_app(model=FunctionModel(stream_function=speak, model_name="pictures"))
+app = create_app(
+    agents=find_agents(agents),
+    default_model=agents.DEFAULT_MODEL,
+    routers=find_routers(routes),
+    model=FunctionModel(stream_function=speak, model_name="pictures"),
+)
 '''
 
 
@@ -113,7 +120,7 @@ def bake(folder: Path) -> Path:
     workspace = folder / "agent-api"
     run(workspace, "uv", "sync", "--quiet")
     run(workspace, "uv", "run", "alembic", "-c", "db/alembic.ini", "upgrade", "head")
-    run(workspace, "uv", "run", "python", "-m", "agents.knowledge.ingest", "db")
+    run(workspace, "uv", "run", "python", "-m", "chassis", "ingest", "db")
     (workspace / "pictures.py").write_text(SERVICE, encoding="utf-8")
     return workspace
 
@@ -155,7 +162,7 @@ def take(page: Page, address: str, picture: Picture) -> None:
     page.locator("#usage:not(:empty)").wait_for()
     if picture.name == "phone":
         page.locator("details.tool summary").click()
-    page.locator("deep-chat").evaluate("chat => chat.scrollToBottom()")
+    page.locator("#view").evaluate("view => view.scrollTo(0, view.scrollHeight)")
     box.focus()
     page.wait_for_timeout(300)
     file = REPOSITORY / "docs" / f"chat-{picture.name}.png"

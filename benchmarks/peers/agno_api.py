@@ -23,7 +23,7 @@ def current_time(time_zone: str = "UTC") -> str:
 agent = Agent(
     id="assistant",
     name="assistant",
-    model=OpenAIChat(id="fake", base_url=os.environ["OPENAI_BASE_URL"]),
+    model=OpenAIChat(id=os.environ.get("MODEL", "fake"), base_url=os.environ["OPENAI_BASE_URL"]),
     db=AsyncPostgresDb(db_url=os.environ["DATABASE_URL"]),
     instructions="You are a helpful assistant. Answer in the language of the question, briefly and plainly. Say so when you don't know something.",
     tools=[current_time],

@@ -6,18 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Workspace, cookiecutter
-from tests.safety.code import Code
-from tests.safety.servers import Database, Server, debian_server, embedded_server
+from tests.support.code import Code
+from tests.support.servers import Database, Server, debian_server, embedded_server
+from tests.support.workspaces import Workspace
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def installed(without_knowledge: Workspace) -> Workspace:
     """The workspace without the knowledge agent: Debian's server has no pgvector."""
-    output = tmp_path_factory.mktemp("without-knowledge")
-    outcome = cookiecutter(output, {"use_knowledge": "no", "init_git": "no"})
-    assert outcome.code == 0, outcome.output
-    return Workspace(output / "agent-api")
+    return without_knowledge
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.safety.code import Code
-from tests.safety.servers import Database
+from tests.support.code import Code
+from tests.support.servers import Database
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def test_a_rolled_back_image_stops_with_an_explanation(code: Code, newer: Code, 
         assert "MIGRATE_WHEN_AHEAD=start" in output
 
 
+@pytest.mark.full
 def test_a_rolled_back_image_starts_where_that_is_wanted(code: Code, newer: Code, database: Database) -> None:
     exit_code, output = code.alembic({**database.env, "MIGRATE_WHEN_AHEAD": "start"}, "upgrade", "head")
     assert exit_code == 0, output
@@ -37,6 +38,7 @@ def test_a_rolled_back_image_starts_where_that_is_wanted(code: Code, newer: Code
     assert database.rows("SELECT version_num FROM alembic_version") == [("aaa2",)]
 
 
+@pytest.mark.full
 def test_another_branch_is_told_from_newer_code(code: Code, newer: Code, database: Database) -> None:
     other = code.newer(code.path.parent / "other")
     other.add("bbb1", "pass")
@@ -45,6 +47,7 @@ def test_another_branch_is_told_from_newer_code(code: Code, newer: Code, databas
     assert "It never had this code's head: the revision comes from another branch" in output
 
 
+@pytest.mark.full
 def test_without_a_record_nothing_is_claimed(code: Code, newer: Code, database: Database) -> None:
     database.execute("COMMENT ON TABLE alembic_version IS NULL")
     exit_code, output = code.alembic(database.env, "upgrade", "head")
@@ -52,6 +55,7 @@ def test_without_a_record_nothing_is_claimed(code: Code, newer: Code, database: 
     assert "the database holds no record that tells which" in output
 
 
+@pytest.mark.full
 def test_a_stale_record_is_not_believed(code: Code, newer: Code, database: Database) -> None:
     database.execute("UPDATE alembic_version SET version_num = 'elsewhere'")
     exit_code, output = code.alembic(database.env, "upgrade", "head")
@@ -59,6 +63,7 @@ def test_a_stale_record_is_not_believed(code: Code, newer: Code, database: Datab
     assert "the database holds no record that tells which" in output
 
 
+@pytest.mark.full
 def test_a_bad_policy_is_refused(code: Code, database: Database) -> None:
     exit_code, output = code.alembic({**database.env, "MIGRATE_WHEN_AHEAD": "ignore"}, "upgrade", "head")
     assert exit_code == 255
@@ -80,12 +85,14 @@ def test_two_heads_are_refused_and_a_merge_is_applied(code: Code, database: Data
     assert len(database.rows("SELECT version_num FROM alembic_version")) == 1
 
 
+@pytest.mark.full
 def test_the_way_out_with_stamp_stays_open(code: Code, newer: Code, database: Database) -> None:
     exit_code, output = code.alembic(database.env, "stamp", "--purge", "head")
     assert exit_code == 0, output
     assert database.rows("SELECT version_num FROM alembic_version") == [(code.head,)]
 
 
+@pytest.mark.full
 def test_a_mistyped_revision_is_an_error_at_head_too(code: Code, database: Database) -> None:
     assert code.alembic(database.env, "upgrade", "head")[0] == 0
     exit_code, output = code.alembic(database.env, "upgrade", "deadbeef")
@@ -93,6 +100,7 @@ def test_a_mistyped_revision_is_an_error_at_head_too(code: Code, database: Datab
     assert "Can't locate revision identified by 'deadbeef'" in output
 
 
+@pytest.mark.full
 def test_a_downgrade_needs_no_new_record(code: Code, newer: Code, database: Database) -> None:
     """After newer code has gone back, the older one finds itself at head; the record follows."""
     assert newer.alembic(database.env, "downgrade", str(code.head))[0] == 0

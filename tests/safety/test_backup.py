@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_blocks import read_blocks
-from tests.conftest import ROOT, TEMPLATE_FOLDER, Workspace, cookiecutter
-from tests.safety.code import Code
-from tests.safety.servers import Database, Server, server_programs
+from tests.support.code import Code
+from tests.support.command_blocks import read_blocks
+from tests.support.commands import ROOT
+from tests.support.servers import Database, Server, server_programs
+from tests.support.workspaces import TEMPLATE_FOLDER, Workspace, cookiecutter
 
 # They are copied without rendering.
 SCRIPTS = ROOT / TEMPLATE_FOLDER / "deploy/compose"
@@ -127,7 +128,7 @@ def fill(place: Place) -> None:
     assert not empty, f"no row here for {empty}"
 
 
-@pytest.mark.parametrize("kind", ["embedded", "debian"])
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("debian", marks=pytest.mark.full)])
 def test_the_same_rows_after_all_was_lost(
     kind: str, place_on: Callable[[str], Place], tmp_path: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_the_same_rows_after_all_was_lost(
     assert place.rows()["runs"] == []
 
 
+@pytest.mark.full
 def test_what_cannot_be_backed_up_leaves_no_file(place_on: Callable[[str], Place], tmp_path: Path) -> None:
     place, backups = place_on("embedded"), tmp_path / "backups"
     cases = {'database "nothing" does not exist': {"PGDATABASE": "nothing"}}
@@ -186,6 +188,7 @@ def test_what_cannot_be_backed_up_leaves_no_file(place_on: Callable[[str], Place
     assert "the database has no revision: migrate it first" in printed
 
 
+@pytest.mark.full
 def test_what_cannot_be_restored_leaves_the_database_empty(
     place_on: Callable[[str], Place], tmp_path: Path
 ) -> None:
@@ -239,6 +242,7 @@ cat | PGHOST="$ITS_HOST" "$@" | cat
 """
 
 
+@pytest.mark.full
 def test_a_single_machine_from_its_first_start_to_a_restore(
     place_on: Callable[[str], Place], tmp_path: Path
 ) -> None:

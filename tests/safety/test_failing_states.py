@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from tests.safety.code import Code
-from tests.safety.servers import PASSWORD, Database, Server, debian_server, free_port, wait_until
+from tests.support.code import Code
+from tests.support.marks import quick_are
+from tests.support.servers import PASSWORD, Database, Server, debian_server, free_port, wait_until
 
 QUICK = {"MIGRATE_CONNECT_TIMEOUT": "1"}
 
@@ -48,7 +49,11 @@ def check_message(exit_code: int, output: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "expected"), [state[1:] for state in STATES], ids=[state[0] for state in STATES]
+    ("env", "expected"),
+    quick_are(
+        ["absent", "wrong password", "no such database"],
+        {name: (env, expected) for name, env, expected in STATES},
+    ),
 )
 def test_a_state_has_its_message(code: Code, database: Database, env: dict[str, str], expected: str) -> None:
     env = {name: str(free_port()) if value == "PORT" else value for name, value in env.items()}
@@ -57,6 +62,7 @@ def test_a_state_has_its_message(code: Code, database: Database, env: dict[str, 
     assert database.sessions() == []
 
 
+@pytest.mark.full
 def test_out_of_connections(code: Code, debian: Server, database: Database) -> None:
     debian.execute("CREATE ROLE few LOGIN CONNECTION LIMIT 0 PASSWORD 'few'")
     exit_code, output = code.alembic(
@@ -65,6 +71,7 @@ def test_out_of_connections(code: Code, debian: Server, database: Database) -> N
     check_message(exit_code, output, "no connection left")
 
 
+@pytest.mark.full
 def test_a_role_that_may_not(code: Code, debian: Server, database: Database) -> None:
     debian.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
     exit_code, output = code.alembic(
@@ -73,12 +80,14 @@ def test_a_role_that_may_not(code: Code, debian: Server, database: Database) -> 
     check_message(exit_code, output, "Migrate as the role that owns the tables")
 
 
+@pytest.mark.full
 def test_a_read_only_database(code: Code, database: Database) -> None:
     database.execute(f"ALTER DATABASE {database.name} SET default_transaction_read_only = on")
     exit_code, output = code.alembic(database.env, "upgrade", "head")
     check_message(exit_code, output, "Migrate on the primary")
 
 
+@pytest.mark.full
 def test_a_database_that_starts_late(code: Code) -> None:
     """A server that is started after the migration is waited for, and then migrated."""
     port = free_port()
@@ -93,6 +102,7 @@ def test_a_database_that_starts_late(code: Code) -> None:
         assert late.rows("SELECT version_num FROM alembic_version") == [(code.head,)]
 
 
+@pytest.mark.full
 def test_a_role_that_may_only_write_rows_of_the_version_table(
     code: Code, debian: Server, database: Database
 ) -> None:
@@ -108,6 +118,7 @@ def test_a_role_that_may_only_write_rows_of_the_version_table(
     assert "Traceback" not in output
 
 
+@pytest.mark.full
 def test_a_role_that_may_not_read_the_version_table(code: Code, debian: Server, database: Database) -> None:
     debian.execute("CREATE ROLE blind LOGIN PASSWORD 'blind'")
     database.execute("CREATE TABLE alembic_version (version_num varchar(32) NOT NULL PRIMARY KEY)")
@@ -117,6 +128,7 @@ def test_a_role_that_may_not_read_the_version_table(code: Code, debian: Server, 
     check_message(exit_code, output, "The revision can't be read.")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("which", ["gate", "worker"])
 def test_a_connection_that_breaks(code: Code, database: Database, which: str) -> None:
     """However the server ends one of the two connections, the end is in order."""
@@ -139,6 +151,7 @@ def test_a_connection_that_breaks(code: Code, database: Database, which: str) ->
     assert database.rows("SELECT version_num FROM alembic_version") == [("slow",)]
 
 
+@pytest.mark.full
 def test_a_revision_whose_file_is_gone_from_the_middle(code: Code, database: Database) -> None:
     code.add("first", "pass")
     code.add("second", "pass")

@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.safety.code import Code
-from tests.safety.servers import (
+from tests.support.code import Code
+from tests.support.servers import (
     Database,
     Server,
     answers,
@@ -71,6 +71,7 @@ def test_migrations_go_around_the_pooler(
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(code.head,)]
 
 
+@pytest.mark.full
 def test_a_migration_through_the_pooler_is_refused(code: Code, pooler: Server, database: Database) -> None:
     through = {**database.env, "DB_PORT": str(pooler.port)}
     exit_code, output = code.alembic(through, "upgrade", "head")
@@ -82,6 +83,7 @@ def test_a_migration_through_the_pooler_is_refused(code: Code, pooler: Server, d
     assert code.alembic(through, "upgrade", "head")[0] == 0
 
 
+@pytest.mark.full
 def test_the_app_goes_through_the_pooler(
     code: Code, pooler: Server, debian: Server, database: Database
 ) -> None:
@@ -103,7 +105,7 @@ def test_the_app_goes_through_the_pooler(
 APP = """
 import asyncio
 from sqlalchemy import text
-from db.session import async_engine, session_factory
+from chassis.database.engine import async_engine, session_factory
 
 async def work(sessions):
     for _ in range(20):

@@ -18,30 +18,43 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Workspace, run
-from tests.safety.code import REVISION
-from tests.safety.servers import Database, free_port, wait_until
+from tests.support.code import REVISION
+from tests.support.commands import run
+from tests.support.servers import Database, free_port, wait_until
+from tests.support.workspaces import Workspace
 
 CLIENTS = 3
 MIGRATE = "alembic -c db/alembic.ini upgrade head"
 # A new version: a column with a default, which this code writes and shows. The revision is an expansion.
-NEW_VERSION = {
-    "db/tables/conversations.py": (
+NEW_VERSION = (
+    (
+        "chassis/conversations/tables.py",
         '    __tablename__ = "conversations"\n',
         '    __tablename__ = "conversations"\n    language: Mapped[str] = mapped_column(server_default="en")\n',
     ),
-    "agents/store.py": ("    updated_at: datetime\n\n", "    updated_at: datetime\n    language: str\n\n"),
-    "api/routes/conversations.py": (
-        "    updated_at: datetime\n\n",
-        "    updated_at: datetime\n    language: str\n\n",
+    (
+        "chassis/conversations/store.py",
+        "    agent_id: str | None\n\n\nclass Branch",
+        "    agent_id: str | None\n    language: str\n\n\nclass Branch",
     ),
-    "agents/records.py": (
+    (
+        "chassis/conversations/store.py",
+        '    ANSWERED_LAST.label("agent_id"),\n)\n',
+        '    ANSWERED_LAST.label("agent_id"),\n    tables.Conversation.language,\n)\n',
+    ),
+    (
+        "chassis/conversations/routes.py",
+        "    updated_at: datetime\n    agent_id",
+        "    updated_at: datetime\n    language: str\n    agent_id",
+    ),
+    (
+        "chassis/runs/records.py",
         "INSERT INTO conversations (id, scope, title, revision)\n"
         "        SELECT CAST(:conversation_id AS text), CAST(:owner AS text), CAST(:title AS text), revision\n",
         "INSERT INTO conversations (id, scope, title, revision, language)\n"
         "        SELECT CAST(:conversation_id AS text), CAST(:owner AS text), CAST(:title AS text), revision, 'de'\n",
     ),
-}
+)
 
 
 class Version:
@@ -54,7 +67,7 @@ class Version:
         self.programs = workspace.path.resolve() / ".venv/bin"
 
     def change(self) -> None:
-        for name, (old, new) in NEW_VERSION.items():
+        for name, old, new in NEW_VERSION:
             file = self.path / name
             text = file.read_text(encoding="utf-8")
             assert text.count(old) == 1, name
@@ -222,13 +235,14 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
+@pytest.mark.full
 def test_no_request_fails_on_the_way_forth_and_back(
     installed: Workspace, database: Database, tmp_path: Path, stack: ExitStack
 ) -> None:
     old, new = Version(installed, tmp_path / "old"), Version(installed, tmp_path / "new")
     new.change()
     old.run(MIGRATE, database)
-    (key,) = re.findall(r"ak_\w{12}_\w{64}", old.run("python -m api.keys create traffic", database))
+    (key,) = re.findall(r"ak_\w{12}_\w{64}", old.run("python -m chassis keys create traffic", database))
 
     def start(version: Version, **env: str) -> Instance:
         instance = Instance(version, database, tmp_path / f"{time.monotonic_ns()}.log", **env)

@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from tests.safety.code import Code
-from tests.safety.servers import Database
+import pytest
+
+from tests.support.code import Code
+from tests.support.servers import Database
 
 CATALOGUE = {
     "columns": """
@@ -30,6 +32,7 @@ def catalogue(database: Database) -> dict[str, list[tuple[Any, ...]]]:
     return {part: database.rows(query) for part, query in CATALOGUE.items()}
 
 
+@pytest.mark.full
 def test_up_down_up_is_the_same(code: Code, database: Database) -> None:
     code.add(
         "more",

@@ -1,4 +1,4 @@
-"""python -m db.roles makes the two roles, as an administrator who is no superuser: those of cloud providers are none."""
+"""python -m chassis roles makes the two roles, as an administrator who is no superuser: those of cloud providers are none."""
 
 import subprocess
 
@@ -6,13 +6,13 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from tests.safety.code import Code
-from tests.safety.servers import NUMBERS, Database, Server
+from tests.support.code import Code
+from tests.support.servers import NUMBERS, Database, Server
 
 ODD = "o'd\"d %s {x} pass-word ü"
 
 
-@pytest.fixture(params=["debian", "embedded"])
+@pytest.fixture(params=["debian", pytest.param("embedded", marks=pytest.mark.full)])
 def database(request: pytest.FixtureRequest) -> Database:
     """A database of an administrator's own."""
     server: Server = request.getfixturevalue(request.param)
@@ -41,7 +41,7 @@ def settings(database: Database, app: str = "app", password: str = ODD) -> dict[
 
 
 def make_roles(code: Code, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    command = [str(code.python), "-m", "db.roles"]
+    command = [str(code.python), "-m", "chassis", "roles"]
     return subprocess.run(
         command, cwd=code.path, env=code.environment(env), capture_output=True, text=True, check=False
     )
@@ -80,6 +80,7 @@ def test_one_migrates_and_the_other_serves(code: Code, database: Database) -> No
                 app.execute(statement)
 
 
+@pytest.mark.full
 def test_another_name_or_password_takes_over_while_the_old_one_serves(code: Code, database: Database) -> None:
     first, second = settings(database), settings(database, "app_2", "another")
     assert make_roles(code, first).returncode == 0
@@ -99,6 +100,20 @@ def test_another_name_or_password_takes_over_while_the_old_one_serves(code: Code
             connect(first)
 
 
+def test_what_ends_with_a_line_break_as_files_do_is_what_the_service_reads(
+    code: Code, database: Database
+) -> None:
+    env = settings(database)
+    done = make_roles(
+        code,
+        {name: f"{value}\n" if "_USER" in name or "_PASS" in name else value for name, value in env.items()},
+    )
+    assert done.returncode == 0, done.stderr
+    with connect(env), connect(env, "MIGRATE_DB"):
+        pass
+
+
+@pytest.mark.full
 def test_the_server_sees_no_password(code: Code, database: Database, debian: Server) -> None:
     env = settings(database)
     assert make_roles(code, env).returncode == 0
@@ -107,6 +122,7 @@ def test_the_server_sees_no_password(code: Code, database: Database, debian: Ser
         assert debian.rows(query.as_string())[0][0].startswith("SCRAM-SHA-256$")
 
 
+@pytest.mark.full
 def test_what_is_missing_or_wrong_is_said_in_a_line(code: Code, database: Database) -> None:
     env = settings(database)
     done = make_roles(code, {name: value for name, value in env.items() if name != "MIGRATE_DB_PASS"})

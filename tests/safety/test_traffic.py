@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from tests.safety.code import Code
-from tests.safety.servers import Database, wait_until
+from tests.support.code import Code
+from tests.support.servers import Database, wait_until
 
 LOCK_TIMEOUT = 0.5
 MARGIN = 1.5  # for two cores that other tests use too
@@ -73,6 +73,7 @@ def test_it_retries_and_lands_when_the_way_is_free(orders: Code, database: Datab
     assert len(waits) > 50
 
 
+@pytest.mark.full
 def test_it_gives_up_with_a_clear_error(orders: Code, database: Database) -> None:
     exit_code, output, waits = migrate_beside(database, orders, retries=1, hold=4)
     assert exit_code == 255
@@ -84,6 +85,7 @@ def test_it_gives_up_with_a_clear_error(orders: Code, database: Database) -> Non
     assert orders.alembic(database.env, "upgrade", "head")[0] == 0
 
 
+@pytest.mark.full
 def test_an_option_of_one_command_wins_over_the_environment(orders: Code, database: Database) -> None:
     env = {**database.env, "MIGRATE_DDL_RETRIES": "50"}
     with database.connect() as holder:
@@ -97,6 +99,7 @@ def test_an_option_of_one_command_wins_over_the_environment(orders: Code, databa
     assert "no lock within 0.2 s, tried 1 times" in output
 
 
+@pytest.mark.full
 def test_an_index_built_concurrently_is_not_given_up(orders: Code, database: Database) -> None:
     """It stops no traffic while it waits, and giving up would leave an invalid index."""
     orders.add(
@@ -113,6 +116,7 @@ def test_an_index_built_concurrently_is_not_given_up(orders: Code, database: Dat
     ]
 
 
+@pytest.mark.full
 def test_an_invalid_index_is_named_with_the_command_that_removes_it(orders: Code, database: Database) -> None:
     database.execute("INSERT INTO orders VALUES (1), (1)")
     orders.add(
@@ -130,6 +134,7 @@ def test_an_invalid_index_is_named_with_the_command_that_removes_it(orders: Code
     assert (exit_code, "DROP INDEX" in output) == (0, False), output
 
 
+@pytest.mark.full
 def test_a_relative_downgrade_never_goes_further_than_asked(orders: Code, database: Database) -> None:
     """A step that was tried again would count from a place that is one step further."""
     assert orders.alembic(database.env, "upgrade", "head")[0] == 0
@@ -154,6 +159,7 @@ def test_a_relative_downgrade_never_goes_further_than_asked(orders: Code, databa
     assert database.rows("SELECT version_num FROM alembic_version") == [("column",)]
 
 
+@pytest.mark.full
 def test_somebody_elses_invalid_index_stops_no_retry(orders: Code, database: Database) -> None:
     database.execute(
         "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.t (a int); INSERT INTO elsewhere.t VALUES (1), (1)"
@@ -166,6 +172,7 @@ def test_somebody_elses_invalid_index_stops_no_retry(orders: Code, database: Dat
     assert output.count("DROP INDEX CONCURRENTLY elsewhere.ix;") == 1
 
 
+@pytest.mark.full
 def test_an_index_that_somebody_builds_is_not_called_invalid(orders: Code, database: Database) -> None:
     database.execute("CREATE TABLE busy (a int)")
     with database.connect() as old, database.connect(application_name="builder") as builder:

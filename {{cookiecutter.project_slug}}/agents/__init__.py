@@ -1,6 +1,4 @@
-"""The agents: what they are, which model they use, and how their conversations are kept."""
+"""Your agents: each module or package here that sets `AGENT` is one, and its name is the agent's id in the API."""
 
-import os
-
-# pydantic-ai greets a terminal with a banner at the first run, which has no place in a service's log.
-os.environ.setdefault("PYDANTIC_AI_NO_BANNER", "1")
+# What answers unless AGENT_MODEL names another: PROVIDER:MODEL, see https://pydantic.dev/docs/ai/models/overview/
+DEFAULT_MODEL = "openai:gpt-6.1-terra"

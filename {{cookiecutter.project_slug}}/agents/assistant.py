@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic_ai import Agent, ModelRetry, RunContext
 from sqlalchemy import or_, select
 
-from agents.deps import Deps
+from chassis.agents.deps import Deps
 from db import tables
 
-# The model is chosen for each run, see agents/models.py.
+# The model is chosen for each run: AGENT_MODEL, or DEFAULT_MODEL in agents/__init__.py.
 AGENT = Agent(
     name="Assistant",
     description="Answers questions, knows the time and finds earlier conversations.",

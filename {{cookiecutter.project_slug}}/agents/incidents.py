@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from pydantic_ai import Agent, RunContext
 from sqlalchemy import insert
 
-from agents.deps import Deps
+from chassis.agents.deps import Deps
 from db.tables.incidents import Incident, IncidentCategory, IncidentSeverity
 
 # PostgreSQL's text can't hold the character NUL, which a model may well write.

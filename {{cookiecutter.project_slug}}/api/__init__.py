@@ -1,1 +1,1 @@
-"""The HTTP service in front of the agents."""
+"""The HTTP service: what it is made of, and your own endpoints."""

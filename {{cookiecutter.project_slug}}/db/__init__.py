@@ -1,1 +1,1 @@
-"""The database: where it is, what is in it, and how it changes."""
+"""The database: its tables, and the history of their changes."""

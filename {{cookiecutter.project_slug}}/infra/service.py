@@ -8,6 +8,7 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_ecs_patterns as patterns
 from aws_cdk import aws_elasticloadbalancingv2 as elb
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_route53 as route53
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
@@ -58,6 +59,19 @@ class Service(Stack):
             min_capacity=settings.min_tasks, max_capacity=settings.max_tasks
         )
         tasks_count.scale_on_cpu_utilization("Cpu", target_utilization_percent=60)
+        # Runs that wait for a slow model take no CPU, and take the task's places all the same.
+        runs = logs.MetricFilter(
+            self,
+            "Runs",
+            log_group=tasks.log,
+            filter_pattern=logs.FilterPattern.number_value("$.runs_percent", ">=", 0),
+            metric_namespace=names.service,
+            metric_name="RunsPercent",
+            metric_value="$.runs_percent",
+        )
+        tasks_count.scale_to_track_custom_metric(
+            "RunsUnderway", metric=runs.metric(statistic="Average"), target_value=60
+        )
         add_alarms(self, names, settings, served)
 
     def _task(self, names: Names, settings: Settings, base: Base, tasks: Tasks) -> ecs.FargateTaskDefinition:

@@ -51,7 +51,7 @@ class Tasks(Stack):
             **login(base.migrator_secret, "MIGRATE_DB"),
             **login(base.admin_secret, "ADMIN_DB"),
         }
-        roles = ["python", "-m", "db.roles"]
+        roles = ["python", "-m", "chassis", "roles"]
         make_task(
             self,
             names.roles_task,

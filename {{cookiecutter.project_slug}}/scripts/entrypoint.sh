@@ -14,7 +14,7 @@ fail() { # code message
     exit "$1"
 }
 
-# The same truth as read_bool in db/settings.py. Only its value is looked at where it is set wrong.
+# The same truth as read_bool in chassis/settings.py. Only its value is looked at where it is set wrong.
 is_true() { # name value
     value=${2#"${2%%[![:space:]]*}"}
     value=${value%"${value##*[![:space:]]}"}
@@ -47,7 +47,7 @@ if is_true WAIT_FOR_DB "${WAIT_FOR_DB:-}"; then wait=true; fi
 if is_true MIGRATE_DB "${MIGRATE_DB:-}"; then migrate=true; fi
 
 if $wait; then
-    run python -m db.wait || fail $? "the database is not ready, so '$1' was not started."
+    run python -m chassis wait || fail $? "the database is not ready, so '$1' was not started."
 fi
 if $migrate; then
     run alembic -c db/alembic.ini upgrade head ||

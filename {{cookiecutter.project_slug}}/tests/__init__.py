@@ -1,1 +1,1 @@
-"""Tests of the workspace, through its real parts."""
+"""Tests of your agents, tables and endpoints. Those of the chassis are in chassis/tests."""

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from sqlalchemy import Text, cast, select
 
 from agents.incidents import RecordedIncident
-from api.auth import CallerOf
-from api.pages import Cursor, Limit, after, encode_cursor
-from api.services import ServicesOf
+from chassis.http.dependencies import SessionsOf
+from chassis.http.pagination import Cursor, Limit, after, encode_cursor
+from chassis.keys.authentication import CallerOf
 from db.tables.incidents import Incident
 
 router = APIRouter(prefix="/v1/incidents", tags=["incidents"])
@@ -32,14 +32,14 @@ class IncidentList(BaseModel):
 
 @router.get("")
 async def list_incidents(
-    services: ServicesOf, caller: CallerOf, limit: Limit = 50, cursor: Cursor = None
+    sessions: SessionsOf, caller: CallerOf, limit: Limit = 50, cursor: Cursor = None
 ) -> IncidentList:
     """List the incidents, the newest first."""
     time, key = Incident.created_at, cast(Incident.id, Text)
     query = select(Incident).where(Incident.owner == caller.owner).order_by(time.desc(), key.desc())
     if cursor:
         query = query.where(after(cursor, time, key))
-    async with services.sessions() as session:
+    async with sessions() as session:
         rows = (await session.scalars(query.limit(limit + 1))).all()
     page = [IncidentView.model_validate(row) for row in rows[:limit]]
     more = len(rows) > limit

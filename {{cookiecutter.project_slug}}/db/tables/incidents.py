@@ -7,7 +7,7 @@ from enum import StrEnum
 from sqlalchemy import Enum, ForeignKey, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.tables.base import Base
+from chassis.database.base import Base
 
 
 class IncidentCategory(StrEnum):

@@ -1,0 +1,76 @@
+"""The chassis' commands: ``python -m chassis COMMAND``. Each loads only what it needs."""
+
+import hashlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from chassis import __version__
+from chassis.settings import ChassisError
+
+HERE = Path(__file__).parent
+COMMANDS = {
+    "check": ("check", "all that CI checks: style, types, imports, migrations, tests"),
+    "lint": ("lint.command", "see what a new revision does, and what it would break"),
+    "verify": ("migrations.verify", "prove the migrations on a throw-away PostgreSQL"),
+    "wait": ("database.wait", "wait until the database answers"),
+    "roles": ("database.roles", "make the database's two roles, or change their passwords"),
+    "keys": ("keys.command", "make, list and revoke API keys"),
+    "ingest": ("knowledge.ingest", "give the knowledge agent documents"),
+}
+
+
+def commands() -> Iterator[tuple[str, str, str]]:
+    """Yield name, module and purpose of each command that no answer has left out."""
+    for name, (module, purpose) in COMMANDS.items():
+        if HERE.joinpath(*module.split(".")).with_suffix(".py").exists():
+            yield name, f"chassis.{module}", purpose
+
+
+def changed_files() -> Iterator[str]:
+    """Yield the files that are no longer as the template wrote them; line endings don't count."""
+    for line in (HERE / "digests.txt").read_text(encoding="utf-8").splitlines():
+        digest, name = line.split(maxsplit=1)
+        path = HERE / name
+        if path.exists() and digest != hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest():
+            yield f"chassis/{name}"
+
+
+def overview() -> Iterator[str]:
+    """Yield the lines that tell what there is."""
+    yield f"chassis {__version__}\n\nusage: python -m chassis COMMAND [--help]\n"
+    yield from (f"  {name:8}{purpose}" for name, _, purpose in commands())
+    if changed := list(changed_files()):
+        yield "\nChanged here, which makes updates of the template harder:"
+        yield from (f"  {name}" for name in changed)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; what its reader can mend is a line, and 1."""
+    name, *rest = arguments or ("--help",)
+    if name in {"-h", "--help", "help"}:
+        print("\n".join(overview()))
+        return 0
+    if name == "--version":
+        print(__version__)
+        return 0
+    modules = {known: module for known, module, _ in commands()}
+    if name not in modules:
+        print(f"There is no command {name!r}. There are: {', '.join(modules)}.", file=sys.stderr)
+        return 2
+    # A polite kill must stop what a command has started, such as a database.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code: int = import_module(modules[name]).main(rest)
+    except ChassisError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

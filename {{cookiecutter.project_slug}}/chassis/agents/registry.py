@@ -1,0 +1,40 @@
+"""The agents of a package: each module or package in it that sets `AGENT` is one, under its own name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Annotated, Any
+
+from pydantic_ai import Agent
+
+from chassis.agents.deps import Deps
+from chassis.http.dependencies import from_state
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredAgent:
+    """An agent and how people are told of it."""
+
+    id: str
+    name: str
+    description: str
+    agent: Agent[Deps, Any]
+
+
+Agents = Mapping[str, RegisteredAgent]
+AgentsOf = Annotated[Agents, from_state("agents")]
+
+
+def find_agents(package: ModuleType) -> Agents:
+    """Import the package's modules and return the agents by their ids, which are the modules' names."""
+    modules = {
+        found.name: import_module(f"{package.__name__}.{found.name}")
+        for found in iter_modules(package.__path__)
+    }
+    agents = {name: module.AGENT for name, module in modules.items() if hasattr(module, "AGENT")}
+    return {
+        name: RegisteredAgent(name, agent.name or name, agent.description or "", agent)
+        for name, agent in agents.items()
+    }

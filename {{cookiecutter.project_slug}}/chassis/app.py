@@ -1,0 +1,181 @@
+"""The application: `create_app` puts the chassis together with the agents and routers that it is given."""
+
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.params import Depends as DependsOn
+from pydantic_ai.models import Model
+from pydantic_ai.models.function import FunctionModel
+
+from chassis import __version__, telemetry
+from chassis.agents.models import NoModelError, resolve_model
+from chassis.agents.registry import Agents, find_agents
+from chassis.agents.settings import AgentSettings
+from chassis.conversations.store import DatabaseConversationStore
+from chassis.database import embedded
+from chassis.database.engine import async_engine, session_factory
+from chassis.database.settings import DatabaseSettings
+from chassis.database.url import database_url
+from chassis.health.readiness import Readiness
+from chassis.http import logs, middleware, problems
+from chassis.http.settings import ApiSettings
+from chassis.keys.authentication import authenticate
+from chassis.keys.caller import Keys
+from chassis.migrations.options import Options as MigrationOptions
+from chassis.runs.heartbeat import heartbeat
+from chassis.runs.runner import Runner
+from chassis.settings import ALEMBIC_INI, RuntimeEnv, SettingsError, read_project
+
+__all__ = ["Lifespan", "create_app", "find_agents", "find_routers"]
+
+# What a service does around its serving; what it yields, routes find in `request.state` and tools in `ctx.deps.resources`.
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
+
+# In the order of the documentation. Those that an answer left out aren't there.
+FEATURES = (
+    "health.routes",
+    "runs.routes",
+    "conversations.routes",
+    "keys.routes",
+    "protocols.vercel",
+    "protocols.ag_ui",
+    "protocols.openai",
+    "chat.routes",
+)
+HERE = Path(__file__).parent
+
+logger = logging.getLogger(__name__)
+
+
+def find_routers(package: ModuleType) -> list[APIRouter]:
+    """Return the router of each of the package's modules that sets `router`.
+
+    Its paths ask for an API key where one is needed, unless the module says `PUBLIC = True`.
+    """
+    routers = []
+    for found in iter_modules(package.__path__):
+        module = import_module(f"{package.__name__}.{found.name}")
+        if hasattr(module, "router"):
+            routers.append(APIRouter(dependencies=_guards(module)))
+            routers[-1].include_router(module.router)
+    return routers
+
+
+def create_app(
+    *,
+    agents: Agents,
+    default_model: str,
+    routers: Sequence[APIRouter] = (),
+    lifespan: Lifespan | None = None,
+    alembic_ini: Path = ALEMBIC_INI,
+    env: Mapping[str, str] = os.environ,
+    model: Model | None = None,
+) -> FastAPI:
+    """Make the application. The database is first touched when it starts to serve.
+
+    Args:
+        agents: what to serve, see `find_agents`.
+        default_model: PROVIDER:MODEL, which answers unless AGENT_MODEL names another.
+        routers: the service's own endpoints, see `find_routers`.
+        lifespan: what to do around the serving; it finds the database's sessions in `app.state.sessions`.
+        alembic_ini: tells where the revisions are that the database must have.
+        env: where all settings are read from.
+        model: answers all runs in place of the one that the settings name.
+
+    Raises:
+        SystemExit: where a setting is missing or wrong, with a line that says so.
+    """
+    try:
+        settings = ApiSettings.from_env(env)
+        agent_settings = AgentSettings.from_env(env)
+        database = DatabaseSettings.from_env(env)
+        when_ahead = MigrationOptions.read(env, {}).when_ahead
+    except SettingsError as error:
+        sys.exit(f"The service can't start: {error}")
+    project = read_project()
+    logs.configure(settings)
+
+    @asynccontextmanager
+    async def serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        logger.info("%s %s on chassis %s", project["name"], project["version"], __version__)
+        engine = async_engine(database_url(database), application_name=project["name"])
+        if telemetry.is_on(env):
+            telemetry.instrument(engine)
+        try:
+            sessions = session_factory(engine)
+            store = DatabaseConversationStore(sessions)
+            name = agent_settings.model or default_model
+            chosen = model or _choose_model(name, settings.runtime_env, env)
+            app.state.sessions = sessions
+            async with lifespan(app) if lifespan else nullcontext({}) as resources:
+                runner = Runner(agents, sessions, store, chosen, agent_settings, resources)
+                async with heartbeat(runner, agent_settings):
+                    yield {
+                        **resources,
+                        "settings": settings,
+                        "sessions": sessions,
+                        "agents": agents,
+                        "keys": Keys(sessions),
+                        "store": store,
+                        "runner": runner,
+                        "readiness": Readiness(engine, alembic_ini, when_ahead),
+                    }
+                    await runner.close()
+        finally:
+            await engine.dispose()
+            if database.url is None:
+                embedded.stop()
+
+    app = FastAPI(
+        title=project["name"],
+        description=project["description"],
+        version=project["version"],
+        lifespan=serve,
+        telemetry=telemetry.config(project["name"], env),
+        openapi_url="/openapi.json" if settings.docs else None,
+        redoc_url=None,
+        responses={"4XX": problems.OPENAPI, "5XX": problems.OPENAPI},
+    )
+    problems.install(app)
+    middleware.install(app, settings)
+    modules = _own_modules(settings, env)
+    for module in modules:
+        app.include_router(module.router, dependencies=_guards(module))
+    for router in routers:
+        app.include_router(router)
+    # Last what says that something isn't served here, since a team's own endpoint may be just that.
+    for module in modules:
+        if hasattr(module, "elsewhere"):
+            app.include_router(module.elsewhere, dependencies=_guards(module))
+    return app
+
+
+def _own_modules(settings: ApiSettings, env: Mapping[str, str]) -> list[ModuleType]:
+    there = [name for name in FEATURES if HERE.joinpath(*name.split(".")).with_suffix(".py").exists()]
+    modules = [import_module(f"chassis.{name}") for name in there]
+    return [m for m in modules if getattr(m, "enabled", lambda *_: True)(settings, env)]
+
+
+def _guards(module: ModuleType) -> list[DependsOn]:
+    return [] if getattr(module, "PUBLIC", False) else [Depends(authenticate)]
+
+
+def _choose_model(name: str, runtime_env: RuntimeEnv, env: Mapping[str, str]) -> Model | NoModelError:
+    # The service starts without a model too: health checks and conversations don't need one.
+    try:
+        model = resolve_model(name, runtime_env, env)
+    except NoModelError as reason:
+        logger.warning("Runs will be refused. %s", reason)
+        return reason
+    if isinstance(model, FunctionModel):
+        logger.warning("There is no key for %s, so a demonstration model answers.", name)
+    return model

@@ -1,0 +1,498 @@
+// What happens when: choosing an agent and a conversation, asking, streaming, stopping.
+// The address holds what is shown: #agent=ID&conversation=ID
+
+import { usage } from "./cards.js";
+import { call, get, key, onKeyNeeded } from "./client.js";
+import { ask as askPerson } from "./dialog.js";
+import { h, iconButton, json, say } from "./elements.js";
+import * as shown from "./messages.js";
+import { Problem } from "./problems.js";
+import { follow, question } from "./stream.js";
+
+const RUN = "run"; // the run that this tab waits for, to go on with it after a reload
+const $ = (id) => document.getElementById(id);
+// `agent` is null where the one that answered in the conversation is gone and no other was chosen; `asked` is the
+// question being answered, `failed` the last that wasn't; `left` is the conversation that was open when another
+// agent was chosen, and `override` lets that agent go on in it.
+const state = {
+  agents: [], agent: null, conversation: null, title: "", control: null, asked: null, failed: null, left: null,
+  override: null,
+};
+
+const agentOf = (id) => state.agents.find((agent) => agent.id === id);
+const address = (conversation, agent = state.agent?.id) =>
+  `#${new URLSearchParams({ ...(agent && { agent }), ...(conversation && { conversation }) })}`;
+
+// What went wrong, and what can be done about it
+
+const ACTIONS = { retry: "Try again", key: "Enter the key", new: "New conversation", reload: "Reload" };
+
+function actionOf({ action = "retry" }, again) {
+  return { retry: again, key: again, new: startAnew, reload: () => location.reload() }[action];
+}
+
+/** Do something, and show what went wrong. */
+async function attempt(action) {
+  $("notice").hidden = true;
+  try {
+    return await action();
+  } catch (error) {
+    const isKnown = error instanceof Problem;
+    $("notice-text").textContent = isKnown ? error.message : "Something went wrong in this page. Reload it.";
+    $("notice-action").textContent = isKnown ? (ACTIONS[error.action] ?? "") : ACTIONS.reload;
+    $("notice-action").hidden = !$("notice-action").textContent;
+    $("notice-action").onclick = actionOf(isKnown ? error : { action: "reload" }, () => attempt(action));
+    $("notice").hidden = false;
+    if (!isKnown) throw error;
+  }
+}
+
+// The key
+
+let asked = null; // one dialog, however many calls need the key
+onKeyNeeded((refusal) => (asked ??= askKey(refusal).finally(() => (asked = null))));
+
+async function askKey(refusal) {
+  const text = refusal || "The service asks for one. It is kept in this tab only, until you close it.";
+  const given = await askPerson({ title: "API key", text, label: "Key", type: "password", ok: "Use key" });
+  $("keys").hidden = !given && !key.get();
+  return given;
+}
+
+async function changeKey() {
+  const given = await askKey("With another key you see what was asked with that one.");
+  if (!given) return;
+  key.forget();
+  key.set(given);
+  history.replaceState(null, "", address());
+  await attempt(start);
+}
+
+function forgetKey() {
+  key.forget();
+  history.replaceState(null, "", location.pathname);
+  location.reload();
+}
+
+// Agents and conversations
+
+function showAgents() {
+  const choices = state.agents.map(({ id, name, description }) => {
+    const input = h("input", { type: "radio", name: "agent", value: id });
+    return h("label", { title: description }, input, h("span", {}, name));
+  });
+  $("agents").replaceChildren($("agents").firstElementChild, ...choices);
+  const none = h("option", { value: "" }, "Choose an agent");
+  $("switch-agent").replaceChildren(none, ...state.agents.map(({ id, name }) => h("option", { value: id }, name)));
+}
+
+function showAgent(gone) {
+  const { id, name, description } = state.agent ?? { id: "", name: gone, description: "This agent is gone." };
+  for (const input of $("agents").querySelectorAll("input")) input.checked = input.value === id;
+  $("name").textContent = name;
+  $("about").textContent = description;
+  $("intro-name").textContent = name;
+  $("intro-about").textContent = description;
+}
+
+/** Choose an agent: for a new conversation, unless the one that is open has lost its own. */
+function choose(id) {
+  if (!agentOf(id)) return;
+  if (state.conversation && state.agent) {
+    state.left = { id: state.conversation, title: state.title };
+    state.agent = agentOf(id);
+    location.hash = address();
+  } else {
+    state.agent = agentOf(id);
+    if (!state.conversation) history.replaceState(null, "", address());
+    showAgent();
+    showGoOn();
+    $("switch-agent").value = id;
+    markConversation();
+  }
+}
+
+/** Offer to go on with the agent in the conversation that was open before, which is rarely what is meant. */
+function showGoOn() {
+  const { left, agent } = state;
+  $("go-on").hidden = !left || Boolean(state.conversation);
+  if (left) $("go-on").textContent = `Go on in “${left.title || "Untitled"}” with ${agent.name} instead`;
+}
+
+function goOn() {
+  state.override = { conversation: state.left.id, agent: state.agent.id };
+  location.hash = address(state.left.id);
+}
+
+/** Say who answers from now on, where that isn't who answered before. */
+function showSwitch(before) {
+  const name = agentOf(before)?.name ?? before;
+  const text = state.agent
+    ? `${name} answered here so far. From now on ${state.agent.name} does.`
+    : `“${before}” answered here. That agent is gone, or your API key isn't for it.`;
+  $("switch").hidden = !before || state.agent?.id === before;
+  $("switch-text").textContent = text;
+  $("switch-label").hidden = Boolean(state.agent);
+  $("switch-agent").value = "";
+}
+
+async function showConversations(cursor) {
+  const query = new URLSearchParams({ limit: 30, ...(cursor && { cursor }) });
+  const { conversations, next_cursor } = await get(`v1/conversations?${query}`);
+  const focused = document.activeElement;
+  const held = cursor ? null : focused.closest("#conversations li");
+  const place = held ? [...held.children].indexOf(focused) : 0;
+  if (!cursor) $("conversations").replaceChildren();
+  $("conversations").append(...conversations.map(entry));
+  // Who was in the list stays there.
+  if (held) ($("conversations").querySelector(`[data-id="${held.dataset.id}"]`)?.children[place] ?? $("new")).focus();
+  $("none").hidden = $("conversations").children.length > 0;
+  $("more").hidden = !next_cursor;
+  $("more").onclick = () => attempt(() => showConversations(next_cursor));
+  markConversation();
+}
+
+function entry({ id, title, agent_id: agent }) {
+  const name = title || "Untitled";
+  const by = agent ? (agentOf(agent)?.name ?? agent) : "";
+  const button = (icon, label, action) =>
+    iconButton(icon, `${label} “${name}”`, () => attempt(action), label);
+  return h(
+    "li",
+    { "data-id": id },
+    h("a", { href: address(id, agent), title: by ? `${name} · ${by}` : name }, name),
+    h("span", { class: "agent" }, by),
+    button("pen", "Rename", () => rename(id, name)),
+    button("bin", "Delete", () => remove(id, name)),
+  );
+}
+
+function markConversation() {
+  state.title = "";
+  for (const { dataset, firstElementChild: link } of $("conversations").children) {
+    const current = dataset.id === state.conversation;
+    current ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
+    if (current) state.title = link.textContent;
+  }
+  document.title = [state.title, state.agent?.name ?? "Agents"].filter(Boolean).join(" · ");
+}
+
+function startAnew() {
+  state.left = null;
+  if (new URLSearchParams(location.hash.slice(1)).has("conversation")) location.hash = address();
+  else attempt(show);
+}
+
+async function rename(id, name) {
+  const title = await askPerson({ title: "Rename the conversation", label: "Name", value: name, ok: "Rename" });
+  if (!title) return;
+  await call(`v1/conversations/${encodeURIComponent(id)}`, { method: "PATCH", body: { title } });
+  await showConversations();
+}
+
+async function remove(id, name) {
+  const text = `“${name}” and all that was said in it will be gone for good.`;
+  if (!(await askPerson({ title: "Delete the conversation?", text, ok: "Delete", danger: true }))) return;
+  await call(`v1/conversations/${encodeURIComponent(id)}`, { method: "DELETE" });
+  say("Deleted.");
+  if (id === state.conversation) startAnew();
+  await showConversations();
+}
+
+async function load() {
+  const path = `v1/conversations/${encodeURIComponent(state.conversation)}`;
+  return get(`${path}?limit=1000`).catch((error) => {
+    if (error.status !== 404) throw error;
+  });
+}
+
+const isRunning = (id) => get(`v1/runs/${id}`).then(({ status }) => status === "running", () => false);
+
+/** Show what the address says. */
+async function show() {
+  leave();
+  const { hash } = location;
+  const wanted = new URLSearchParams(hash.slice(1));
+  state.conversation = wanted.get("conversation");
+  const saved = json(sessionStorage.getItem(RUN));
+  let waiting = saved && saved.conversation === state.conversation && (await isRunning(saved.id)) ? saved : null;
+  let loaded = state.conversation && (await load());
+  if (waiting && !(await isRunning(waiting.id))) {
+    // It has ended meanwhile, and may have been stored before or after we looked.
+    waiting = null;
+    loaded = await load();
+  }
+  if (hash !== location.hash) return; // somebody was quicker than the service
+  const before = loaded?.agent_id;
+  const chosen = state.override?.conversation === state.conversation ? state.override.agent : before;
+  state.agent = chosen ? (agentOf(chosen) ?? null) : (agentOf(wanted.get("agent")) ?? state.agent ?? state.agents[0]);
+  shown.clear();
+  const isGone = state.conversation && !loaded && !waiting;
+  if (isGone) state.conversation = null;
+  if (state.conversation) state.left = null;
+  showAgent(before);
+  showSwitch(before);
+  showGoOn();
+  markConversation();
+  if ($("side").matches(":popover-open")) $("side").hidePopover();
+  if (isGone) throw new Problem({ status: 404, detail: "There is no conversation" });
+  const messages = loaded?.messages ?? [];
+  const cut = waiting?.replaces ? messages.findIndex(({ id }) => id === waiting.replaces) : -1;
+  const name = agentOf(before)?.name ?? before ?? "Answer";
+  const last = shown.showHistory(cut < 0 ? messages : messages.slice(0, cut), { name, edit });
+  $("intro").hidden = Boolean(last.question || waiting);
+  showUsage(loaded);
+  shown.scrollToEnd(Boolean(waiting));
+  if (waiting) {
+    // The question isn't stored before its answer.
+    const { id: run, input, conversation, replaces } = waiting;
+    const again = { ...question({ agent: state.agent?.id ?? before, input, conversation, replaces }), run };
+    answer(again, shown.addQuestion(input, { edit }), new shown.Answer(name));
+  } else offerAgain(last);
+}
+
+function showUsage(conversation) {
+  $("usage").textContent = conversation?.usage?.requests ? usage(conversation.usage) : "";
+}
+
+// Asking
+
+/** Ask what is in the message's box. */
+async function send() {
+  const input = $("message").value.trim();
+  if (!input || state.asked) return;
+  if (!state.agents.length) await attempt(start);
+  if (!state.agents.length) return;
+  if (!state.agent) {
+    $("switch-agent").focus();
+    say("Choose an agent first.");
+    return;
+  }
+  type("");
+  await ask(input);
+}
+
+/** Ask, at the end or in place of an earlier question and of all that came after it. */
+async function ask(input, replaces) {
+  $("notice").hidden = true;
+  const { failed } = state;
+  state.failed = null;
+  if (failed?.asked.replaces) await attempt(show); // what was left out is still there
+  else if (failed && failed.asked.input === input) shown.cutFrom(failed.element);
+  if (replaces) shown.cutFrom(shown.questions().find(({ dataset }) => dataset.id === replaces));
+  $("intro").hidden = true;
+  const asked = question({ agent: state.agent.id, input, conversation: state.conversation, replaces });
+  focusInput();
+  await answer(asked, shown.addQuestion(input, { edit }), new shown.Answer(state.agent.name));
+}
+
+async function edit(element, text) {
+  if (state.asked || !element.dataset.id) return;
+  const changed = await shown.editQuestion(element, text);
+  if (changed !== null && !state.asked && mayAsk()) await ask(changed, element.dataset.id);
+}
+
+function mayAsk() {
+  if (!state.agent) $("switch-agent").focus();
+  return Boolean(state.agent);
+}
+
+function offerAgain({ answer: last, question: element }) {
+  for (const button of document.querySelectorAll(".again")) button.remove();
+  if (!last || !element?.dataset.id) return;
+  last.offerAgain(() => {
+    if (!state.asked && mayAsk()) ask(element.querySelector(".said").textContent, element.dataset.id);
+  });
+}
+
+/** Show the answer as it comes. */
+async function answer(asked, element, shownAnswer) {
+  const { signal } = (state.control = new AbortController());
+  const { control } = state;
+  let stopped = false;
+  busy(asked);
+  shownAnswer.wait();
+  shown.scrollToEnd(true);
+  say(`${agentOf(asked.agent)?.name ?? asked.agent} is answering`);
+  $("stop").onclick = async () => {
+    if (stopped) return;
+    stopped = true;
+    shownAnswer.break("Stopped.");
+    say("Stopped.");
+    focusInput();
+    asked.wake();
+    if (asked.run) await call(`v1/runs/${asked.run}/cancel`, { method: "POST" }).catch(() => {});
+    setTimeout(() => control.abort("stopped"), asked.run ? 1000 : 0); // by then it has ended by itself
+  };
+  let problem = null;
+  try {
+    for await (const { name, data, seconds } of follow(asked, signal)) {
+      if (name === "run") {
+        asked.conversation = state.conversation = data.conversation_id;
+        const { run: id, input, conversation, replaces } = asked;
+        sessionStorage.setItem(RUN, JSON.stringify({ id, input, conversation, replaces }));
+        history.replaceState(null, "", address(conversation));
+      }
+      if (name === "lost") showLost(seconds, asked);
+      if (name === "back") hideLost();
+      if (stopped) continue;
+      if (name === "text") shownAnswer.write(data.delta);
+      if (name === "tool_call") shownAnswer.call(data);
+      if (name === "tool_result") shownAnswer.result(data);
+      if (name === "done") shownAnswer.end(data);
+      if (name === "error") throw Object.assign(new Problem(data, data.retry_after), { hasEnded: true });
+    }
+  } catch (error) {
+    if (signal.reason === "left") return;
+    if (!stopped) problem = error;
+  }
+  busy(null);
+  if (problem) fail(problem, asked, element, shownAnswer);
+  const mayGoOn = problem && asked.run && !problem.hasEnded;
+  if (!mayGoOn && json(sessionStorage.getItem(RUN))?.id === asked.run) sessionStorage.removeItem(RUN);
+  shownAnswer.close();
+  // Without a connection or a key there is no more to be had now, and it has been said.
+  if (problem && [0, 401].includes(problem.status)) return;
+  await attempt(() => Promise.all([showConversations(), noteTurn(element, shownAnswer)]));
+}
+
+/** Show what went wrong with a question, and offer to ask it once more. */
+function fail(problem, asked, element, shownAnswer) {
+  const mayGoOn = asked.run && !problem.hasEnded;
+  if (!mayGoOn) shownAnswer.break();
+  const again = () => {
+    if (state.asked) return;
+    if ($("message").value === asked.input) type("");
+    state.failed = null;
+    focusInput();
+    if (mayGoOn) return answer(asked, element, shownAnswer);
+    shownAnswer.element.remove();
+    const { agent, input, replaces } = asked;
+    const anew = question({ agent, input, replaces, conversation: state.conversation });
+    return answer(anew, element, new shown.Answer(agentOf(agent)?.name ?? agent));
+  };
+  const known = problem instanceof Problem ? problem : new Problem({ what: "Something went wrong in this page.", hint: "Reload it.", action: "reload" });
+  shownAnswer.fail(known.message, ACTIONS[known.action], actionOf(known, again));
+  say(known.message);
+  state.failed = { asked, element };
+  // What was typed isn't lost. In place of an earlier question it would come at the end.
+  if (!asked.replaces && !$("message").value) type(asked.input);
+  if (!(problem instanceof Problem)) reportError(problem);
+}
+
+/** After a turn: what it took, and what its question is called, so that it can be asked anew. */
+async function noteTurn(element, last) {
+  const loaded = state.conversation && (await load());
+  // A first question that was stopped or failed may leave no conversation.
+  if (!loaded && state.conversation) {
+    state.conversation = null;
+    history.replaceState(null, "", address());
+  }
+  showUsage(loaded);
+  if (!loaded || state.asked) return;
+  const stored = loaded.messages.filter(({ role }) => role === "user").reverse();
+  const listed = shown.questions().reverse().filter((listed) => listed !== state.failed?.element);
+  for (const [at, { id, content }] of stored.entries()) {
+    if (listed[at]?.querySelector(".said").textContent !== content) break;
+    listed[at].dataset.id = id;
+  }
+  if (state.failed) return;
+  state.override = null;
+  showSwitch(loaded.agent_id);
+  offerAgain({ answer: last, question: element });
+}
+
+// What is underway
+
+function busy(asked) {
+  state.asked = asked;
+  document.body.toggleAttribute("data-busy", Boolean(asked));
+  [$("send").hidden, $("stop").hidden] = [Boolean(asked), !asked];
+  if (!asked) setTimeout(() => state.asked || shown.keepAtEnd(false), 500);
+  if (!asked) hideLost();
+}
+
+/** Stop showing what comes in; the run goes on. */
+function leave() {
+  state.control?.abort("left");
+  state.failed = null;
+  busy(null);
+}
+
+let countdown = 0;
+
+function showLost(seconds, asked) {
+  const until = Date.now() + seconds * 1000;
+  const tick = () => {
+    const left = Math.ceil((until - Date.now()) / 1000);
+    const how = left > 0 ? `Trying again in ${left} s.` : "Trying again …";
+    $("lost-text").textContent =
+      seconds === Infinity ? "You are offline. It goes on as soon as you are back." : `The connection is lost. ${how}`;
+  };
+  if ($("lost").hidden) say("The connection is lost. Trying again.");
+  clearInterval(countdown);
+  countdown = setInterval(tick, 250);
+  tick();
+  $("lost").hidden = false;
+  $("lost-now").onclick = () => {
+    focusInput();
+    asked.wake();
+  };
+}
+
+function hideLost() {
+  clearInterval(countdown);
+  $("lost").hidden = true;
+}
+
+// The message's box
+
+function type(text) {
+  $("message").value = text;
+  $("message").dispatchEvent(new Event("input"));
+}
+
+/** Let the person write; where that would bring up a keyboard on the screen, only if they ask for it. */
+const focusInput = () => matchMedia("(pointer: coarse)").matches || $("message").focus();
+
+// Start
+
+async function start() {
+  state.agents = (await get("v1/agents")).agents;
+  $("keys").hidden = !key.get();
+  if (!state.agents.length) throw new Problem({ what: "There is no agent that you may ask.", hint: "Ask whoever runs the service." });
+  showAgents();
+  await Promise.all([show(), showConversations()]);
+}
+
+shown.grows($("message"));
+shown.onEnter($("message"), send);
+$("send").onclick = send;
+$("skip").onclick = () => $("message").focus();
+$("new").onclick = () => (startAnew(), focusInput());
+$("go-on").onclick = () => (goOn(), focusInput());
+$("change-key").onclick = changeKey;
+$("forget-key").onclick = forgetKey;
+$("agents").onchange = ({ target }) => choose(target.value);
+$("agents").onclick = ({ detail, target }) => {
+  // With a pointer the choice is made; with the arrow keys it may go on.
+  if (detail && target.matches("input") && $("side").matches(":popover-open")) $("side").hidePopover();
+};
+$("switch-agent").onchange = ({ target }) => choose(target.value);
+$("conversations").onclick = ({ target }) => target.closest("a") && focusInput();
+addEventListener("keydown", ({ key: name, isComposing }) => {
+  if (name !== "Escape" || isComposing || !state.asked) return;
+  if (!$("ask").open && !$("side").matches(":popover-open")) $("stop").onclick();
+});
+addEventListener("hashchange", () => {
+  const wanted = new URLSearchParams(location.hash.slice(1));
+  const isOurs = !location.hash || wanted.has("agent") || wanted.has("conversation");
+  // A model may write a link to some place in the page.
+  if (isOurs) attempt(show);
+  else history.replaceState(null, "", address(state.conversation));
+});
+addEventListener("online", () => {
+  if (!$("notice").hidden && $("notice-action").textContent === ACTIONS.retry) $("notice-action").click();
+});
+focusInput();
+await attempt(start);

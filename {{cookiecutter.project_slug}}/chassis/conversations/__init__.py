@@ -1,0 +1,1 @@
+"""Conversations, kept in our own tables through pydantic-ai's own interface."""

@@ -1,0 +1,36 @@
+"""Settings of the service as pydantic models, each field from the environment variable of its alias."""
+
+import os
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from chassis.settings import SettingsError, trimmed
+
+
+class EnvironmentSettings(BaseModel):
+    """The base of such models."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """Read the settings; an empty variable counts as one that isn't set.
+
+        Raises:
+            SettingsError: naming each that is missing or wrong.
+        """
+        values = trimmed(env, [str(field.alias) for field in cls.model_fields.values()])
+        try:
+            return cls.model_validate({name: value for name, value in values.items() if value})
+        except ValidationError as error:
+            # One whose default depends on a wrong one is well.
+            wrong = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+            raise SettingsError("; ".join(f"{item['loc'][0]}: {_explain(item)}" for item in wrong)) from None
+
+
+def _explain(item: ErrorDetails) -> str:
+    own = item["type"] == "value_error"
+    return item["msg"].removeprefix("Value error, ") if own else f"{item['msg']}, not {item['input']!r}"

@@ -1,0 +1,56 @@
+"""Documents that agents answer from, cut into passages that are found by meaning and by their words."""
+
+from datetime import datetime
+
+from pgvector import Vector
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import Computed, ForeignKey, Index, func
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column
+
+from chassis.database.base import Base
+
+DIMENSIONS = 1024
+
+# Whose endings are cut off words, so that "indexes" finds "index". Texts in other languages are found by their
+# words as they stand. Another one of PostgreSQL's (\dF in psql) needs a revision and nothing else.
+LANGUAGE = "english"
+# Spelled as PostgreSQL does, or `alembic check` would see a difference.
+WORDS = (
+    f"setweight(to_tsvector('{LANGUAGE}'::regconfig, title), 'A'::\"char\") || "
+    f"setweight(to_tsvector('{LANGUAGE}'::regconfig, text), 'B'::\"char\")"
+)
+
+
+class Document(Base):
+    """A file that was read."""
+
+    __tablename__ = "documents"
+
+    source: Mapped[str] = mapped_column(primary_key=True, comment="its path, as it was ingested")
+    hash: Mapped[bytes] = mapped_column(comment="of its passages; tells whether it has changed")
+    model: Mapped[str] = mapped_column(comment="what made its vectors")
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Passage(Base):
+    """A part of a document, small enough to be quoted to a model."""
+
+    __tablename__ = "passages"
+
+    source: Mapped[str] = mapped_column(ForeignKey("documents.source", ondelete="CASCADE"), primary_key=True)
+    hash: Mapped[bytes] = mapped_column(primary_key=True, comment="of model, title and text")
+    title: Mapped[str] = mapped_column(comment="the headings that it stands under")
+    text: Mapped[str]
+    embedding: Mapped[Vector] = mapped_column(VECTOR(DIMENSIONS))
+    words: Mapped[str] = mapped_column(TSVECTOR, Computed(WORDS, persisted=True))
+
+    __table_args__ = (
+        Index(
+            "ix_passages_embedding",
+            "embedding",
+            postgresql_using="hnsw",
+            postgresql_ops={"embedding": "vector_cosine_ops"},
+        ),
+        Index("ix_passages_words", "words", postgresql_using="gin"),
+    )

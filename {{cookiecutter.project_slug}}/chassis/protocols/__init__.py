@@ -1,0 +1,1 @@
+"""The agents for clients that speak a protocol of their own."""

@@ -1,0 +1,1 @@
+"""Runs of agents: begun, streamed, kept alive, ended, and found again."""

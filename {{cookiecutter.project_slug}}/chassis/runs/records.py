@@ -1,0 +1,316 @@
+"""The rows of `runs`: begun, kept alive, ended, and found again."""
+
+import json
+import uuid
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any
+
+from pydantic_ai import AgentRunResult
+from pydantic_ai.conversation import Conversation
+from pydantic_ai.conversation_store import ConversationConflict, ConversationEntry
+from pydantic_ai.exceptions import RunCancelled
+from pydantic_ai.usage import RunUsage
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from chassis.conversations.outputs import keep_output
+from chassis.conversations.store import USAGE, Branch, conflict, deferred_json, messages_json
+from chassis.database.engine import Sessions
+from chassis.database.jsonb import storable
+from chassis.errors import RunError
+from chassis.keys.caller import Caller
+from chassis.keys.limits import admit
+from chassis.runs import tables
+from chassis.runs.errors import INTERRUPTED
+from chassis.runs.tables import RunStatus
+
+TITLE_LENGTH = 80
+
+# A statement each, which is a transaction of its own: one round trip, where the steps one by one take ten.
+BEGIN = text("""
+    WITH new_conversation AS (
+        INSERT INTO conversations (id, scope, title, revision)
+        SELECT CAST(:conversation_id AS text), CAST(:owner AS text), CAST(:title AS text), revision
+        FROM (SELECT CAST(:revision AS text)) AS new (revision) WHERE revision IS NOT NULL
+    )
+    INSERT INTO runs (id, conversation_id, agent_id, model, owner, idempotency_key, request_hash)
+    VALUES (:id, :conversation_id, :agent_id, :model, :owner, :idempotency_key, :request_hash)
+""")
+# Its end, its usage and its messages are written all or none: not where somebody has cancelled it, nor where
+# its conversation has changed. A process that was silent for long, and whose runs others gave up, may yet succeed.
+SUCCEED = text("""
+    WITH head AS (
+        SELECT id, head_id FROM conversations
+        WHERE id = :conversation_id AND revision = :expected_revision AND scope = :owner
+        FOR NO KEY UPDATE
+    ), ended AS (
+        UPDATE runs SET status = 'succeeded', finished_at = now(), error = NULL,
+            output = CAST(:output AS json), usage = CAST(:usage AS jsonb)
+        WHERE id = :run_id AND status IN ('running', 'interrupted')
+            AND (CAST(:conversation_id AS text) IS NULL OR EXISTS (SELECT FROM head))
+        RETURNING id
+    ), entries AS (
+        INSERT INTO conversation_entries (id, parent_id, message)
+        SELECT entry.id,
+            coalesce(
+                lag(entry.id) OVER (ORDER BY position),
+                CASE WHEN :is_branch THEN CAST(:parent_id AS text) ELSE head.head_id END
+            ),
+            entry.message
+        FROM head, ended, ROWS FROM (
+            unnest(CAST(:entry_ids AS text[])), jsonb_array_elements(CAST(:messages AS jsonb))
+        ) WITH ORDINALITY AS entry (id, message, position)
+    ), saved AS (
+        UPDATE conversations SET head_id = coalesce(:head_id, head.head_id),
+            branches = CASE WHEN :is_branch AND head.head_id IS NOT NULL
+                THEN array_append(conversations.branches, head.head_id) ELSE conversations.branches END,
+            revision = :revision, updated_at = now(),
+            usage = CAST(:total_usage AS jsonb), deferred_tool_requests = CAST(:deferred AS jsonb)
+        FROM head, ended WHERE conversations.id = head.id
+    ), counted AS (
+        INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
+        SELECT :owner, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost
+        FROM ended
+        ON CONFLICT (owner, day) DO UPDATE SET runs = day.runs + 1,
+            requests = day.requests + excluded.requests,
+            input_tokens = day.input_tokens + excluded.input_tokens,
+            output_tokens = day.output_tokens + excluded.output_tokens,
+            cost = day.cost + excluded.cost
+    )
+    SELECT (SELECT count(*) FROM head), (SELECT count(*) FROM ended)
+""")
+# What was used counts, whoever ended the run; its row stays as whoever cancelled it wrote it.
+END = text("""
+    WITH ended AS (
+        UPDATE runs SET finished_at = coalesce(finished_at, now()), usage = CAST(:usage AS jsonb),
+            status = CASE WHEN status = 'cancelled' THEN status ELSE CAST(:status AS run_status) END,
+            error = coalesce(error, :error)
+        WHERE id = :run_id AND status IN ('running', 'interrupted', 'cancelled')
+    )
+    INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
+    VALUES (:owner, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost)
+    ON CONFLICT (owner, day) DO UPDATE SET runs = day.runs + 1,
+        requests = day.requests + excluded.requests,
+        input_tokens = day.input_tokens + excluded.input_tokens,
+        output_tokens = day.output_tokens + excluded.output_tokens,
+        cost = day.cost + excluded.cost
+""")
+
+
+class RepeatedRun(Exception):  # noqa: N818 -- not an error: the caller gets the run that there is
+    """The idempotency key was used before, for the same request."""
+
+    def __init__(self, run_id: uuid.UUID) -> None:
+        super().__init__(f"Repeated: {run_id}")
+        self.run_id = run_id
+
+
+class RunRecords:
+    """Reads and writes `runs`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def begin(
+        self,
+        caller: Caller,
+        row: Mapping[str, Any],
+        prompt: str,
+        *,
+        new_conversation: Conversation | None = None,
+        idempotency_key: str | None = None,
+        request_hash: str | None = None,
+    ) -> None:
+        """Write the row of a run, and of a new conversation, and count it against the caller's limits.
+
+        Raises:
+            RunError: if a limit is reached, the conversation is busy or gone, or the key was another request's.
+            RepeatedRun: if there is a run with the key, underway or well ended.
+        """
+        revision = None if new_conversation is None else str(uuid.uuid4())
+        title = " ".join(prompt.replace("\0", " ").split())[:TITLE_LENGTH]
+        values = {
+            **row,
+            "title": title,
+            "revision": revision,
+            "idempotency_key": idempotency_key,
+            "request_hash": request_hash,
+        }
+        try:
+            if caller.has_limits:
+                async with self._sessions.begin() as session:
+                    await session.execute(BEGIN, values)
+                    # Last, since other runs of the same key wait from here on.
+                    await admit(session, caller)
+            else:
+                async with self._sessions.engine.connect() as connection:
+                    await connection.execute(BEGIN, values)
+        except IntegrityError as error:
+            constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", "")
+            if constraint == "uq_runs_conversation_id_running":
+                raise _busy() from error
+            if constraint == "uq_runs_owner_idempotency_key":
+                await self.refuse_repeated(caller.owner, str(idempotency_key), request_hash)
+                raise _busy() from error  # It has failed since, so the key is free again.
+            if constraint == "fk_runs_conversation_id_conversations":  # deleted since it was loaded
+                raise no_conversation(str(row["conversation_id"])) from error
+            if constraint == "pk_conversations":  # somebody made it meanwhile
+                raise _busy() from error
+            raise
+        if new_conversation is not None:
+            new_conversation.revision = revision
+
+    async def succeed(
+        self,
+        run_id: uuid.UUID,
+        owner: str,
+        output: Any,
+        usage: RunUsage,
+        *,
+        result: AgentRunResult[Any],
+        conversation: Conversation | None,
+        branch: Branch | None = None,
+    ) -> None:
+        """Write that a run ended well, count its usage, and save what it adds to its conversation, if it has one.
+
+        Args:
+            run_id: which run.
+            owner: whose it is.
+            output: the answer.
+            usage: of this run alone.
+            result: what the run brought.
+            conversation: the one to append its messages to, as it was when the run began.
+            branch: where to, if not to its end.
+
+        Raises:
+            ConversationConflict: if the conversation has changed since.
+            RunCancelled: if somebody has cancelled the run meanwhile.
+        """
+        messages = keep_output(result, output) if conversation else []
+        ids = [ConversationEntry(parent_id=None, message=message).id for message in messages]
+        after = result.conversation
+        values = {
+            "run_id": run_id,
+            "owner": owner,
+            "output": json.dumps(storable(output)),
+            **_used(usage),
+            "conversation_id": conversation.conversation_id if conversation else None,
+            "expected_revision": conversation.revision if conversation else None,
+            "entry_ids": ids,
+            "messages": messages_json(messages),
+            "head_id": ids[-1] if ids else None,
+            "is_branch": branch is not None and bool(ids),
+            "parent_id": branch.parent_id if branch else None,
+            "revision": str(uuid.uuid4()),
+            "total_usage": USAGE.dump_json(after.usage).decode(),
+            "deferred": deferred_json(after.deferred_tool_requests),
+        }
+        try:
+            async with self._sessions.engine.connect() as connection:
+                found, ended = (await connection.execute(SUCCEED, values)).one()
+        except IntegrityError as error:
+            raise conflict(error, str(values["conversation_id"])) from error
+        if conversation and not found:
+            raise ConversationConflict(conversation.conversation_id)
+        if not ended:
+            raise RunCancelled("The run was cancelled.")
+
+    async def end(
+        self, run_id: uuid.UUID, owner: str, status: RunStatus, error: str, usage: RunUsage
+    ) -> None:
+        """Write how a run ended that didn't end well, and count what it has used."""
+        values = {"run_id": run_id, "owner": owner, "status": status, "error": error, **_used(usage)}
+        async with self._sessions.engine.connect() as connection:
+            await connection.execute(END, values)
+
+    async def cancel(self, run_id: uuid.UUID, owner: str) -> bool:
+        """Write that a run of another process is cancelled. Return whether the owner has such a run."""
+        table = tables.Run
+        running = (table.id == run_id, table.owner == owner, table.status == RunStatus.RUNNING)
+        statement = update(table).where(*running).values(status=RunStatus.CANCELLED, finished_at=func.now())
+        async with self._sessions.begin() as session:
+            await session.execute(statement)
+        return await self.read(run_id, owner) is not None
+
+    async def read(self, run_id: uuid.UUID, owner: str) -> tables.Run | None:
+        """Return the owner's run, or None."""
+        async with self._sessions() as session:
+            run = await session.get(tables.Run, run_id)
+        return run if run is not None and run.owner == owner else None
+
+    async def keep_alive(self, run_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, float | None]:
+        """Say that these runs go on. Return those that may, and how many seconds ago each was watched."""
+        table = tables.Run
+        # Those that others gave up may yet succeed, as in `end`; those that were cancelled may not.
+        may_go_on = table.status.in_((RunStatus.RUNNING, RunStatus.INTERRUPTED))
+        statement = (
+            update(table)
+            .where(table.id.in_(run_ids), may_go_on)
+            .values(alive_at=func.now())
+            .returning(table.id, func.extract("epoch", func.now() - table.watched_at))
+        )
+        async with self._sessions.begin() as session:
+            rows = (await session.execute(statement)).tuples().all()
+        return {run_id: None if seconds is None else float(seconds) for run_id, seconds in rows}
+
+    async def give_up(self, seconds: float) -> None:
+        """Mark the runs whose process has been silent for this long as interrupted."""
+        table = tables.Run
+        silent = table.alive_at < func.now() - timedelta(seconds=seconds)
+        values = {"status": RunStatus.INTERRUPTED, "finished_at": func.now(), "error": INTERRUPTED.detail}
+        async with self._sessions.begin() as session:
+            await session.execute(
+                update(table).where(table.status == RunStatus.RUNNING, silent).values(values)
+            )
+
+    async def refuse_repeated(self, owner: str, idempotency_key: str, request_hash: str | None) -> None:
+        """Do nothing unless a run that is underway, or ended well, has the key.
+
+        Raises:
+            RepeatedRun: if it is of the same request.
+            RunError: if it is of another.
+        """
+        table = tables.Run
+        query = select(table.id, table.request_hash).where(
+            table.owner == owner,
+            table.idempotency_key == idempotency_key,
+            table.status.in_((RunStatus.RUNNING, RunStatus.SUCCEEDED)),
+        )
+        async with self._sessions() as session:
+            found = (await session.execute(query)).one_or_none()
+        if found is None:
+            return
+        if found.request_hash != request_hash:
+            raise RunError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "This Idempotency-Key came with another request before. Use a new key for a new request.",
+            )
+        raise RepeatedRun(found.id)
+
+
+def no_conversation(conversation_id: str) -> RunError:
+    """Return the error for a conversation that the caller doesn't have."""
+    return RunError(
+        HTTPStatus.NOT_FOUND,
+        f"There is no conversation {conversation_id!r}. Leave conversation_id out to start one.",
+    )
+
+
+def _used(usage: RunUsage) -> dict[str, Any]:
+    return {
+        "usage": USAGE.dump_json(usage).decode(),
+        "requests": usage.requests,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost": usage.cost or 0,
+    }
+
+
+def _busy() -> RunError:
+    return RunError(
+        HTTPStatus.CONFLICT,
+        "Another run of the conversation is underway. Send it again when that one has ended.",
+        retry_after=1,
+    )

@@ -1,0 +1,148 @@
+"""`/v1/agents`: the agents, and running them. `/v1/runs`: what became of a run, its events again, and stopping it."""
+
+from http import HTTPStatus
+from typing import Annotated, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Header, HTTPException, Request, Response
+from pydantic import BaseModel, Field, model_validator
+
+from chassis.agents.registry import AgentsOf
+from chassis.conversations.routes import ConversationId, MessageId
+from chassis.http.dependencies import SettingsOf
+from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
+from chassis.keys.authentication import CallerOf
+from chassis.runs.records import RepeatedRun
+from chassis.runs.tables import RunStatus
+from chassis.runs.views import RunnerOf, RunView, find_run, no_run, render, send_events, view_answer
+
+agents = APIRouter(prefix="/v1/agents", tags=["agents"])
+runs = APIRouter(prefix="/v1/runs", tags=["runs"])
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[\x20-\x7e]{1,255}$",
+        description="Your name for the request. Sent again with the same name, it doesn't run again.",
+    ),
+]
+
+
+class AgentView(BaseModel):
+    """An agent."""
+
+    id: str
+    name: str
+    description: str
+
+
+class AgentList(BaseModel):
+    """All agents that the caller may run."""
+
+    agents: list[AgentView]
+
+
+class RunRequest(BaseModel, extra="forbid"):
+    """What to ask, and in which conversation; without an id a new one starts."""
+
+    input: str = Field(min_length=1, max_length=100_000)
+    conversation_id: ConversationId | None = None
+    replaces: MessageId | None = Field(
+        None,
+        description="The id of a message of the user's in the conversation, to ask it in other words or once more: "
+        "the input takes its place, and what came after it is left out from then on.",
+    )
+
+    @model_validator(mode="after")
+    def _replaces_in_a_conversation(self) -> Self:
+        if self.replaces is not None and self.conversation_id is None:
+            raise ValueError("replaces needs the conversation_id of the message")
+        return self
+
+
+@agents.get("")
+async def list_agents(known: AgentsOf, caller: CallerOf) -> AgentList:
+    """List the agents that can be run."""
+    return AgentList(
+        agents=[
+            AgentView(id=entry.id, name=entry.name, description=entry.description)
+            for entry in known.values()
+            if caller.may_run(entry.id)
+        ]
+    )
+
+
+@agents.post(
+    "/{agent_id}/runs",
+    response_model=RunView,
+    responses=EVENTS,
+)
+async def run_agent(
+    agent_id: str,
+    body: RunRequest,
+    request: Request,
+    runner: RunnerOf,
+    settings: SettingsOf,
+    caller: CallerOf,
+    idempotency_key: IdempotencyKey = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response | RunView:
+    """Run an agent and answer with its output.
+
+    With the header `Accept: text/event-stream` the answer comes as server-sent events: `run`, then
+    `text`, `tool_call` and `tool_result` as they happen, and at last `done` or `error`. Each has an id,
+    with which `GET /v1/runs/{run_id}/events` goes on after a lost connection.
+    """
+    streamed = "text/event-stream" in accept.lower()
+    try:
+        run = await runner.start(
+            agent_id,
+            caller,
+            body.input,
+            conversation_id=body.conversation_id,
+            replaces=body.replaces,
+            idempotency_key=idempotency_key,
+        )
+    except RepeatedRun as repeated:
+        if streamed:
+            return send_events(repeated.run_id, runner, caller, settings.ping_seconds)
+        view = await find_run(repeated.run_id, runner, caller)
+        if view.status is RunStatus.RUNNING:
+            detail = "The first request with this Idempotency-Key is still underway."
+            raise HTTPException(HTTPStatus.CONFLICT, detail, {"Retry-After": "1"}) from None
+        return view
+    if streamed:
+        runner.launch(run, render)
+        return send_events(run.id, runner, caller, settings.ping_seconds)
+    return view_answer(await unless_disconnected(request, runner.answer(run), run.token.cancel))
+
+
+@runs.get("/{run_id}")
+async def read_run(run_id: UUID, runner: RunnerOf, caller: CallerOf) -> RunView:
+    """Tell how far a run is, and its answer if it has one."""
+    return await find_run(run_id, runner, caller)
+
+
+@runs.get("/{run_id}/events", status_code=HTTPStatus.OK, response_class=EventStream, responses=EVENTS)
+async def read_events(
+    run_id: UUID,
+    runner: RunnerOf,
+    settings: SettingsOf,
+    caller: CallerOf,
+    last_event_id: Annotated[int, Header(ge=0, le=2**31 - 1, description="the last event that you have")] = 0,
+) -> Response:
+    """Send the events of a streamed run from where the connection was lost, while it goes on and after."""
+    await find_run(run_id, runner, caller)
+    return send_events(run_id, runner, caller, settings.ping_seconds, last_event_id)
+
+
+@runs.post("/{run_id}/cancel", status_code=HTTPStatus.ACCEPTED)
+async def cancel_run(run_id: UUID, runner: RunnerOf, caller: CallerOf) -> None:
+    """Stop a run. The question and what was said so far are kept; a run that has ended stays as it is."""
+    if not await runner.cancel(run_id, caller.owner):
+        raise no_run(run_id)
+
+
+router = APIRouter()
+router.include_router(agents)
+router.include_router(runs)

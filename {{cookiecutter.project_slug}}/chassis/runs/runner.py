@@ -1,0 +1,488 @@
+"""Running an agent, with a row in `runs` that says how it went.
+
+No database connection is held while the model thinks: there is one statement before and one after.
+"""
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import anyio
+from opentelemetry import metrics
+from pydantic_ai import Agent, AgentRunResult, AgentRunResultEvent, AgentStreamEvent, CancellationToken
+from pydantic_ai.conversation import Conversation
+from pydantic_ai.conversation_store import ConversationConflict
+from pydantic_ai.exceptions import RunCancelled, RunTimedOut
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    UserPromptPart,
+    repair_messages,
+)
+from pydantic_ai.models import Model
+from pydantic_ai.usage import RunUsage
+from pydantic_core import to_jsonable_python
+from sqlalchemy.exc import SQLAlchemyError
+
+from chassis.agents.deps import Deps
+from chassis.agents.models import NoModelError
+from chassis.agents.registry import Agents
+from chassis.agents.settings import AgentSettings
+from chassis.context import RUN_ID
+from chassis.conversations.store import Branch, DatabaseConversationStore
+from chassis.database.engine import Sessions
+from chassis.database.jsonb import encodable
+from chassis.errors import RunError
+from chassis.keys.caller import Caller
+from chassis.runs.clock import Clock
+from chassis.runs.errors import INTERRUPTED, explain, timed_out, too_busy
+from chassis.runs.events import EventStore, RunLog
+from chassis.runs.history import WindowedModel
+from chassis.runs.load import refused_runs, underway_runs
+from chassis.runs.records import RunRecords, no_conversation
+from chassis.runs.tables import RunStatus
+from chassis.runs.usage import Meter, usage_of
+
+logger = logging.getLogger(__name__)
+# Counts for nobody unless telemetry is on, see chassis/telemetry.py.
+ended_runs = metrics.get_meter(__name__).create_counter("agent.runs", description="Runs that ended.")
+
+# How long the answer to a wish to stop a run waits for its end, and so does the next run of its conversation.
+STOP_SECONDS = 2
+
+Events = AsyncIterator[AgentStreamEvent | AgentRunResultEvent[Any]]
+# Makes of an event its name and data for the caller, or None where callers have no use for it.
+Render = Callable[["StartedRun | AgentStreamEvent | Answer | RunError"], tuple[str, str] | None]
+
+
+@dataclass(slots=True)
+class Unfinished:
+    """What becomes of a run's messages if it is stopped; without `wanted` its conversation is as it was before.
+
+    `timed_out` is why it was stopped, if that is why.
+    """
+
+    wanted: bool = False
+    timed_out: bool = False
+    # Tells what the caller has said, where that isn't the prompt.
+    said: Callable[[], Awaitable[Sequence[ModelMessage]]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run that has its row; nothing was sent to the model yet."""
+
+    id: uuid.UUID
+    agent_id: str
+    agent: Agent[Deps, Any]
+    model: Model
+    owner: str
+    prompt: str
+    conversation: Conversation
+    # Whether the conversation is kept here; else the caller sends it along each time.
+    kept: bool
+    token: CancellationToken
+    deps: Deps
+    meter: Meter
+    began: float
+    # Where it leaves the history of its conversation, if it doesn't go on at its end.
+    branch: Branch | None = None
+    unfinished: Unfinished = field(default_factory=Unfinished)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self) -> None:
+        """Stop it on purpose: what it has said so far is kept, as whoever stopped it has seen it."""
+        self.unfinished.wanted = True
+        self.token.cancel()
+
+    async def stopped(self) -> None:
+        """Wait a little for its end, if it was stopped, or its caller has gone.
+
+        Whoever stops a run asks something else next, which the one underway would keep out.
+        """
+        if self.token.cancelled:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.ended.wait(), STOP_SECONDS)
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The id of the conversation that it is kept in."""
+        return self.conversation.conversation_id if self.kept else None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a run ended that ended well; `usage` is of this run alone."""
+
+    run: StartedRun
+    output: Any
+    usage: RunUsage
+
+
+class Runner:
+    """Starts runs and sees them through to their end."""
+
+    def __init__(
+        self,
+        agents: Agents,
+        sessions: Sessions,
+        store: DatabaseConversationStore,
+        model: Model | NoModelError,
+        settings: AgentSettings,
+        resources: Mapping[str, Any],
+    ) -> None:
+        """Keep what runs need. Where no model is to be had, `model` is the reason, given to each run."""
+        self._agents = agents
+        self._resources = resources
+        self._sessions = sessions
+        self._store = store
+        if isinstance(model, Model):
+            model = WindowedModel(model, settings.history_messages, settings.history_chars)
+        self._model = model
+        self._settings = settings
+        self.at_most = settings.concurrent_runs
+        self.records = RunRecords(sessions)
+        self.underway: dict[uuid.UUID, StartedRun] = {}
+        self.logs: dict[uuid.UUID, RunLog] = {}
+        self.events = EventStore(sessions)
+        self.clock = Clock()
+        self._starting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(
+        self,
+        agent_id: str,
+        caller: Caller,
+        prompt: str,
+        *,
+        conversation_id: str | None = None,
+        create: bool = False,
+        replaces: str | None = None,
+        history: Sequence[ModelMessage] | None = None,
+        idempotency_key: str | None = None,
+    ) -> StartedRun:
+        """Note the start of a run.
+
+        Args:
+            agent_id: which agent.
+            caller: who asks; counts against the caller's limits.
+            prompt: what is asked.
+            conversation_id: the conversation that it continues; without one a new conversation starts.
+            create: start the conversation with this id where there is none; its messages aren't loaded.
+            replaces: a message of the user's in the conversation. The prompt takes its place, and what came
+                after it is left out from then on, though nothing is deleted.
+            history: what was said before, from a caller who keeps the conversation; nothing is stored of it.
+            idempotency_key: the caller's name for the request, under which it runs once.
+
+        Raises:
+            RunError: if there is no such agent or conversation, somebody else writes to it, no model can
+                answer, the caller has reached a limit, or as many runs are underway as the process carries.
+            RepeatedRun: if the key was used before.
+        """
+        registered = self._agents.get(agent_id)
+        if registered is None or not caller.may_run(agent_id):
+            known = ", ".join(known for known in self._agents if caller.may_run(known))
+            detail = f"There is no agent {agent_id!r}. There are: {known}."
+            raise RunError(HTTPStatus.NOT_FOUND, detail, code="model_not_found")
+        if isinstance(self._model, NoModelError):
+            raise RunError(HTTPStatus.SERVICE_UNAVAILABLE, str(self._model), final=True)
+        with self._room():
+            request = "\0".join([agent_id, str(conversation_id), prompt, *([replaces] if replaces else [])])
+            request_hash = hashlib.sha256(request.encode()).hexdigest() if idempotency_key else None
+            kept = history is None
+            conversation, is_new = Conversation(messages=list(history or ())), kept
+            branch = None
+            if conversation_id is not None:
+                for other in list(self.underway.values()):
+                    if (other.conversation_id, other.owner) == (conversation_id, caller.owner):
+                        await other.stopped()
+            if conversation_id is not None and replaces is not None:
+                try:
+                    found = await self._find_before(conversation_id, replaces, caller.owner)
+                except RunError:
+                    # Where it is a repeated request, the message was replaced by the first.
+                    if idempotency_key:
+                        await self.records.refuse_repeated(caller.owner, idempotency_key, request_hash)
+                    raise
+                conversation, branch, is_new = *found, False
+            elif conversation_id is not None:
+                conversation, is_new = await self._find(conversation_id, caller.owner, create=create)
+            # A tool call that was never answered, as when a tab was closed over the question, must not end all.
+            conversation.messages = repair_messages(conversation.messages)
+            run_id = uuid.uuid4()
+            deps = Deps(
+                self._sessions,
+                run_id,
+                conversation.conversation_id if kept else None,
+                caller.owner,
+                self._resources,
+            )
+            run = StartedRun(
+                run_id,
+                agent_id,
+                registered.agent,
+                self._model,
+                caller.owner,
+                prompt,
+                conversation,
+                kept,
+                CancellationToken(),
+                deps,
+                # A conversation carries the usage of all its runs, and limits are counted from its start.
+                Meter(request_limit=conversation.usage.requests + self._settings.request_limit),
+                self.clock.now(),
+                branch,
+            )
+            await self.records.begin(
+                caller,
+                new_conversation=conversation if is_new else None,
+                prompt=prompt,
+                idempotency_key=idempotency_key,
+                request_hash=request_hash,
+                row={
+                    "id": run.id,
+                    "conversation_id": run.conversation_id,
+                    "agent_id": agent_id,
+                    "model": run.model.model_id,
+                    "owner": run.owner,
+                },
+            )
+            self.underway[run.id] = run
+            underway_runs.add(1)
+            RUN_ID.set(run.id)
+            return run
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Keep a place for a run that starts, or refuse it before anything is spent on it."""
+        if len(self.underway) + self._starting >= self.at_most:
+            refused_runs.add(1)
+            raise too_busy()
+        self._starting += 1
+        try:
+            yield
+        finally:
+            self._starting -= 1
+
+    def options(self, run: StartedRun) -> dict[str, Any]:
+        """Return what the run methods of an agent, or of an adapter for a protocol, are to be given."""
+        return {
+            "model": run.model,
+            "deps": run.deps,
+            "usage_limits": run.meter,
+            "cancellation_token": run.token,
+        }
+
+    async def answer(self, run: StartedRun) -> Answer:
+        """Run the agent and return its answer once all of it is stored.
+
+        Raises:
+            RunError: for whatever goes wrong. The conversation is then as it was before, unless the run was
+                stopped on purpose.
+        """
+        async with self._seeing_through(run):
+            options = self.options(run)
+            result = await run.agent.run(run.prompt, conversation=run.conversation, **options)
+            return await self._succeed(run, result, save=run.kept)
+
+    async def stream(self, run: StartedRun) -> AsyncGenerator[AgentStreamEvent | Answer]:
+        """Run the agent and yield its events as they happen, and its answer once all of it is stored.
+
+        Raises:
+            RunError: as `answer`.
+        """
+        async with self._seeing_through(run):
+            options = self.options(run)
+            async with run.agent.run_stream_events(
+                run.prompt, conversation=run.conversation, **options
+            ) as events:
+                async for event in events:
+                    if isinstance(event, AgentRunResultEvent):
+                        answer = await self._succeed(run, event.result, save=run.kept)
+                    else:
+                        yield event
+        yield answer
+
+    async def track(
+        self, run: StartedRun, events: Events
+    ) -> AsyncGenerator[AgentStreamEvent | AgentRunResultEvent[Any]]:
+        """Pass on the events of a run that an adapter makes and stores, and write down how it ended.
+
+        Raises:
+            RunError: as `answer`.
+        """
+        async with self._seeing_through(run):
+            async for event in events:
+                if isinstance(event, AgentRunResultEvent):
+                    await self._succeed(run, event.result, save=False)
+                yield event
+
+    def launch(self, run: StartedRun, render: Render) -> RunLog:
+        """Stream the run into a log, which goes on for a while when nobody watches it."""
+        log = self.logs[run.id] = RunLog()
+
+        def tell(item: StartedRun | AgentStreamEvent | Answer | RunError) -> None:
+            if event := render(item):
+                log.append(*event)
+
+        async def drive() -> None:
+            tell(run)
+            try:
+                async for item in self.stream(run):
+                    tell(item)
+            except RunError as failure:
+                tell(failure)
+            except asyncio.CancelledError:
+                tell(INTERRUPTED)
+            finally:
+                log.close()
+
+        task = asyncio.create_task(drive(), name=f"run {run.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return log
+
+    async def cancel(self, run_id: uuid.UUID, owner: str) -> bool:
+        """Stop a run, of this process or another. Return whether the owner has such a run."""
+        if (run := self.underway.get(run_id)) and run.owner == owner:
+            run.stop()
+            await run.stopped()
+            return True
+        return await self.records.cancel(run_id, owner)
+
+    def time_out(self) -> None:
+        """Stop the runs that take longer than they may."""
+        latest = self.clock.now() - self._settings.timeout
+        for run in self.underway.values():
+            if run.began < latest and not run.token.cancelled:
+                run.unfinished.timed_out = True
+                run.token.cancel()
+
+    async def close(self) -> None:
+        """Write the end of the runs still underway: the process stops before they can do it themselves."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)
+        for run in list(self.underway.values()):
+            await self._end(run, RunStatus.INTERRUPTED, INTERRUPTED.detail)
+
+    async def _find(self, conversation_id: str, owner: str, *, create: bool) -> tuple[Conversation, bool]:
+        """Return the owner's conversation, and whether it is yet to be made."""
+        if not create:
+            limit = self._settings.history_messages
+            found = await self._store.load(conversation_id, limit=limit, scope=owner)
+            if found is None:
+                raise no_conversation(conversation_id)
+            return found, False
+        record = await self._store.read_record(conversation_id)
+        if record is None:
+            return Conversation(conversation_id=conversation_id), True
+        if record.scope != owner:
+            raise no_conversation(conversation_id)
+        found = Conversation(conversation_id=conversation_id, usage=record.usage, revision=record.revision)
+        return found, False
+
+    async def _find_before(
+        self, conversation_id: str, message_id: str, owner: str
+    ) -> tuple[Conversation, Branch]:
+        limit = self._settings.history_messages
+        try:
+            found = await self._store.load_before(conversation_id, message_id, limit=limit, scope=owner)
+        except KeyError:
+            detail = f"The conversation {conversation_id!r} has no message of the user's with the id {message_id!r}"
+            raise RunError(HTTPStatus.NOT_FOUND, f"{detail}, or has left it behind.") from None
+        if found is None:
+            raise no_conversation(conversation_id)
+        return found
+
+    @asynccontextmanager
+    async def _seeing_through(self, run: StartedRun) -> AsyncIterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise await self._fail(run, error) from error
+        except BaseException:
+            await self._end(run, RunStatus.INTERRUPTED, INTERRUPTED.detail)
+            raise
+
+    async def _succeed(self, run: StartedRun, result: AgentRunResult[Any], *, save: bool) -> Answer:
+        answer = Answer(run, _plain(result.output), usage_of(result, run.conversation.usage))
+        try:
+            # Once the answer is there, it gets stored.
+            with anyio.CancelScope(shield=True):
+                await self.records.succeed(
+                    run.id,
+                    run.owner,
+                    answer.output,
+                    answer.usage,
+                    result=result,
+                    conversation=run.conversation if save else None,
+                    branch=run.branch,
+                )
+        except SQLAlchemyError:
+            if save:
+                raise
+            # What the caller gets stands by now, and doesn't fail for want of this row.
+            logger.exception("The end of run %s could not be written", run.id)
+        self._forget(run, RunStatus.SUCCEEDED)
+        return answer
+
+    async def _fail(self, run: StartedRun, error: Exception) -> RunError:
+        late = run.unfinished.timed_out
+        failure = timed_out() if late else explain(error)
+        if isinstance(error, RunCancelled) and not (late or isinstance(error, RunTimedOut)):
+            if run.kept and run.unfinished.wanted:
+                await self._keep(run, error.new_messages())
+            await self._end(run, RunStatus.CANCELLED, failure.detail)
+            return failure
+        if failure.status is HTTPStatus.INTERNAL_SERVER_ERROR:
+            logger.error("Run %s failed", run.id, exc_info=error)
+        else:
+            logger.warning("Run %s failed: %s: %s", run.id, type(error).__name__, failure.detail)
+        await self._end(run, RunStatus.FAILED, failure.detail)
+        return failure
+
+    async def _keep(self, run: StartedRun, messages: Sequence[ModelMessage]) -> None:
+        """Store what a run that was stopped has brought, before another run of the conversation may start."""
+        usage = run.meter.used_since(run.conversation.usage)
+        try:
+            # Whoever stopped it may be gone.
+            with anyio.CancelScope(shield=True):
+                if run.unfinished.said:
+                    messages = [*await run.unfinished.said(), *messages]
+                elif not messages:  # It was stopped before the library took note of it.
+                    messages = [ModelRequest([UserPromptPart(run.prompt)])]
+                await self._store.append(run.conversation, run.owner, messages, usage, run.branch)
+        except ConversationConflict:
+            pass  # It was deleted or changed meanwhile.
+        except SQLAlchemyError:
+            logger.exception("What run %s has brought could not be stored", run.id)
+
+    async def _end(self, run: StartedRun, status: RunStatus, error: str) -> None:
+        try:
+            # A run that is being cancelled still gets its row written.
+            with anyio.CancelScope(shield=True):
+                usage = run.meter.used_since(run.conversation.usage)
+                await self.records.end(run.id, run.owner, status, error, usage)
+        except SQLAlchemyError:
+            logger.exception("The end of run %s could not be written", run.id)
+        finally:
+            self._forget(run, status)
+
+    def _forget(self, run: StartedRun, status: RunStatus) -> None:
+        if self.underway.pop(run.id, None):
+            underway_runs.add(-1)
+        run.ended.set()
+        ended_runs.add(1, {"agent": run.agent_id, "status": status})
+
+
+def _plain(output: Any) -> Any:
+    """Return the output as JSON can hold it."""
+    return encodable(output) if isinstance(output, str) else to_jsonable_python(output)

@@ -1,0 +1,162 @@
+"""A run as callers get it: as JSON, or as server-sent events."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from http import HTTPStatus
+from math import ceil
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import HTTPException
+from pydantic import BaseModel
+from pydantic_ai import AgentStreamEvent
+from pydantic_ai.messages import (
+    FunctionToolCallEvent,
+    FunctionToolResultEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
+
+from chassis.conversations.store import USAGE, used
+from chassis.database.jsonb import encodable, restored
+from chassis.errors import RunError
+from chassis.http.dependencies import from_state
+from chassis.http.problems import problem, run_problem
+from chassis.http.streaming import PING, EventStream
+from chassis.keys.caller import Caller
+from chassis.runs.errors import INTERRUPTED
+from chassis.runs.events import LAST, Event
+from chassis.runs.runner import Answer, Runner, StartedRun
+from chassis.runs.tables import Run, RunStatus
+
+RunnerOf = Annotated[Runner, from_state("runner")]
+
+
+class RunView(BaseModel):
+    """A run, and how it ended if it has."""
+
+    run_id: UUID
+    agent_id: str
+    conversation_id: str | None
+    model: str
+    status: RunStatus
+    output: Any = None
+    error: str | None = None
+    usage: dict[str, Any] = {}
+
+
+async def find_run(run_id: UUID, runner: Runner, caller: Caller) -> RunView:
+    """Return the caller's run.
+
+    Raises:
+        HTTPException: 404 if there is none.
+    """
+    row = await runner.records.read(run_id, caller.owner)
+    if row is None:
+        raise no_run(run_id)
+    return _view_of(row)
+
+
+def send_events(
+    run_id: UUID, runner: Runner, caller: Caller, ping_seconds: float, after: int = 0
+) -> EventStream:
+    """Answer with a run's events. When the caller goes away, the run goes on for AGENT_RESUME_SECONDS."""
+    # A caller who hears nothing for longer has lost the connection, even if nobody has closed it.
+    headers = {"X-Ping-Seconds": f"{ping_seconds:g}"}
+    return EventStream(_events(run_id, runner, caller, after), ping_seconds=ping_seconds, headers=headers)
+
+
+async def _events(run_id: UUID, runner: Runner, caller: Caller, after: int) -> AsyncGenerator[bytes]:
+    # The answer starts before the next event is there.
+    yield PING
+    log = runner.logs.get(run_id)
+    name = ""
+    async with aclosing(log.watch(after) if log else runner.events.watch(run_id, after)) as events:
+        async for event in events:
+            after, name = event.number, event.name
+            yield encode_event(event)
+    if name not in LAST and (row := await runner.records.read(run_id, caller.owner)):
+        # Its events were never written, or are gone; how it ended isn't.
+        yield encode_event(Event(after + 1, *_ending(row)))
+
+
+def render(item: StartedRun | AgentStreamEvent | Answer | RunError) -> tuple[str, str] | None:
+    """Return the name and the data of the event that callers get; of pydantic-ai's that isn't all."""
+    match item:
+        case StartedRun():
+            return _event("run", _identity(item))
+        case Answer():
+            return _event("done", view_answer(item).model_dump(mode="json"))
+        case RunError():
+            # There is no header any more that could tell.
+            later = {"retry_after": ceil(item.retry_after)} if item.retry_after else {}
+            return _event("error", run_problem(item) | later)
+        case (
+            PartStartEvent(part=TextPart(content=text))
+            | PartDeltaEvent(delta=TextPartDelta(content_delta=text))
+        ):
+            return _event("text", {"delta": text}) if text else None
+        case FunctionToolCallEvent(part=call):
+            arguments = call.args_as_dict()
+            return _event(
+                "tool_call", {"id": call.tool_call_id, "name": call.tool_name, "arguments": arguments}
+            )
+        case FunctionToolResultEvent(part=result):
+            content = result.model_response_str()
+            return _event(
+                "tool_result", {"id": result.tool_call_id, "name": result.tool_name, "content": content}
+            )
+    return None
+
+
+def view_answer(answer: Answer) -> RunView:
+    """Return a run that has just ended well."""
+    return RunView(
+        **_identity(answer.run), status=RunStatus.SUCCEEDED, output=answer.output, usage=used(answer.usage)
+    )
+
+
+def _identity(run: StartedRun) -> dict[str, Any]:
+    return {
+        "run_id": str(run.id),
+        "agent_id": run.agent_id,
+        "conversation_id": run.conversation_id,
+        "model": run.model.model_id,
+    }
+
+
+def _view_of(row: Run) -> RunView:
+    return RunView(
+        run_id=row.id,
+        agent_id=row.agent_id,
+        conversation_id=row.conversation_id,
+        model=row.model,
+        status=row.status,
+        output=restored(row.output),
+        error=row.error,
+        usage=used(USAGE.validate_python(row.usage)),
+    )
+
+
+def _ending(row: Run) -> tuple[str, str]:
+    if row.status is RunStatus.SUCCEEDED:
+        return _event("done", _view_of(row).model_dump(mode="json"))
+    status = INTERRUPTED.status if row.status is RunStatus.INTERRUPTED else HTTPStatus.CONFLICT
+    return _event("error", problem(status, row.error or "The run was cancelled."))
+
+
+def encode_event(event: Event) -> bytes:
+    """Write one event; JSON is always a single line."""
+    return f"id: {event.number}\nevent: {event.name}\ndata: {event.data}\n\n".encode()
+
+
+def _event(name: str, data: Any) -> tuple[str, str]:
+    return name, encodable(json.dumps(data, ensure_ascii=False))
+
+
+def no_run(run_id: UUID) -> HTTPException:
+    """Return the error for a run that the caller doesn't have."""
+    return HTTPException(HTTPStatus.NOT_FOUND, f"There is no run {run_id}.")

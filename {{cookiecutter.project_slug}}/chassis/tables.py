@@ -1,0 +1,23 @@
+"""Every table class of the chassis: those of each feature that has any."""
+
+from importlib import import_module
+from pathlib import Path
+
+from chassis.conversations.tables import Conversation, ConversationEntry
+from chassis.database.base import Base
+from chassis.keys.tables import ApiKey, ApiKeyUsage
+from chassis.runs.tables import Run, RunEvents, RunStatus
+
+for _path in sorted(Path(__file__).parent.glob("*/tables.py")):
+    import_module(f"chassis.{_path.parent.name}.tables")
+
+__all__ = [
+    "ApiKey",
+    "ApiKeyUsage",
+    "Base",
+    "Conversation",
+    "ConversationEntry",
+    "Run",
+    "RunEvents",
+    "RunStatus",
+]
