@@ -101,7 +101,7 @@ function choose(id) {
   if (state.conversation && state.agent) {
     state.left = { id: state.conversation, title: state.title };
     state.agent = agentOf(id);
-    location.hash = address();
+    go(address());
   } else {
     state.agent = agentOf(id);
     if (!state.conversation) history.replaceState(null, "", address());
@@ -121,7 +121,7 @@ function showGoOn() {
 
 function goOn() {
   state.override = { conversation: state.left.id, agent: state.agent.id };
-  location.hash = address(state.left.id);
+  go(address(state.left.id));
 }
 
 /** Say who answers from now on, where that isn't who answered before. */
@@ -179,8 +179,14 @@ function markConversation() {
 
 function startAnew() {
   state.left = null;
-  if (new URLSearchParams(location.hash.slice(1)).has("conversation")) location.hash = address();
+  if (new URLSearchParams(location.hash.slice(1)).has("conversation")) go(address());
   else attempt(show);
+}
+
+/** Go to another address at once: the event of a changed hash may come after what the person does next. */
+function go(hash) {
+  history.pushState(null, "", hash);
+  attempt(show);
 }
 
 async function rename(id, name) {
@@ -382,7 +388,9 @@ function fail(problem, asked, element, shownAnswer) {
 
 /** After a turn: what it took, and what its question is called, so that it can be asked anew. */
 async function noteTurn(element, last) {
-  const loaded = state.conversation && (await load());
+  const { conversation } = state;
+  const loaded = conversation && (await load());
+  if (state.conversation !== conversation) return; // another one is shown by now
   // A first question that was stopped or failed may leave no conversation.
   if (!loaded && state.conversation) {
     state.conversation = null;

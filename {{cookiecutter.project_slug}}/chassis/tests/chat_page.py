@@ -23,7 +23,9 @@ from chassis.testing.service import Server
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # A question that is answered in three seconds, and its answer.
 SLOW, TICKS = "slow 30 0.1 tick", " ".join(f"tick/{n}" for n in range(1, 31))
-expect.set_options(timeout=20_000)
+# Other tests may keep all cores busy for a while.
+PATIENCE = 60_000  # milliseconds
+expect.set_options(timeout=PATIENCE)
 
 
 # For this module only: while it lives, playwright keeps an event loop running in this thread.
@@ -58,6 +60,7 @@ def opening(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
     """Open the page. At the end nothing has left the origin, nor broken its rules."""
     context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
     page = context.new_page()
+    page.set_default_timeout(PATIENCE)
     opened, asked = {"data://"}, set[str]()
     complaints: list[str] = []
     page.on("framenavigated", lambda frame: opened.add(origin(frame.url)))

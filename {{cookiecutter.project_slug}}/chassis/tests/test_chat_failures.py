@@ -114,7 +114,7 @@ def test_a_lost_connection_is_shown_until_it_is_back(page: Page, servers: list[S
         page.route("**/events", lambda route: route.abort())
         wire.cut()
         lost = page.locator("#lost")
-        expect(lost).to_contain_text("The connection is lost.", timeout=2000)
+        expect(lost).to_contain_text("The connection is lost.", timeout=15_000)
         expect(lost).to_contain_text(re.compile(r"Trying again in \d+ s\."))
         expect(page.get_by_role("status")).to_contain_text("lost")
         page.unroute("**/events")
@@ -148,9 +148,9 @@ def test_who_is_offline_goes_on_when_back(page: Page) -> None:
     ask(page, SLOW)
     expect(answers(page)).to_contain_text("tick/3")
     page.context.set_offline(True)
-    expect(page.locator("#lost")).to_contain_text("You are offline", timeout=2000)
+    expect(page.locator("#lost")).to_contain_text("You are offline", timeout=15_000)
     page.context.set_offline(False)
-    expect(page.locator("#lost")).to_be_hidden(timeout=3000)
+    expect(page.locator("#lost")).to_be_hidden(timeout=15_000)
     expect(answers(page)).to_have_text(TICKS)
 
 
