@@ -1,6 +1,6 @@
 # What a machine needs: Python 3.11 or newer, git and make. All else goes into .venv of this folder.
 .DEFAULT_GOAL := help
-.PHONY: help new test test-all test-rest test-cloud lint format bench clean
+.PHONY: help new test test-all test-rest test-cloud lint format fleet release bench clean
 # Two suites at once would only be in each other's way.
 .NOTPARALLEL:
 
@@ -45,6 +45,12 @@ lint: .venv/.dev ## Check style and types of the template's own Python
 
 format: .venv/.dev ## Format the template's own Python
 	@$(python) -m ruff check --fix . && $(python) -m ruff format .
+
+fleet: .venv/.bake ## Show how services stand to this template; changes nothing [REPOS="folder ..."] [ARGS='--format json']
+	@$(python) scripts/fleet.py $(REPOS) $(ARGS)
+
+release: .venv/.bake ## Set date and versions of a release, and tell the commands that make it [VERSION=0.2.0]
+	@$(python) scripts/release.py $(VERSION)
 
 bench: .venv/.dev ## Measure how long a bake and its parts take
 	@$(python) benchmarks/run.py

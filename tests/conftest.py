@@ -19,7 +19,7 @@ from tests.support.once import Once  # noqa: E402
 from tests.support.workspaces import Workspace, cookiecutter  # noqa: E402
 
 # What only some modules share, too much for this one.
-pytest_plugins = ["tests.support.cloud", "tests.support.places"]
+pytest_plugins = ["tests.support.cloud", "tests.support.places", "tests.support.releases"]
 
 # What a test may know of the machine: how to reach the package index, and nothing of the user.
 KEPT = (

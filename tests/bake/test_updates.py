@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import ROOT, Outcome, run
+from tests.support.releases import change, commit, git
 from tests.support.workspaces import TEMPLATE_FOLDER, Workspace, cookiecutter, copy_of_template
 
 ODD = {
@@ -17,15 +18,6 @@ ODD = {
     "use_ecs": False,
     "license": "Proprietary",
 }
-
-
-def git(folder: Path, *arguments: str) -> str:
-    return run("git", *arguments, cwd=folder).output
-
-
-def commit(folder: Path, message: str) -> None:
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "-m", message)
 
 
 def cruft(folder: Path, *arguments: str | Path, check: bool = True, temporary: Path | None = None) -> Outcome:
@@ -54,13 +46,6 @@ def create(template: Path, output: Path, answers: dict[str, object], tool: str =
     assert git(workspace.path, "status", "--porcelain") == ""
     assert ".cruft.json" in git(workspace.path, "ls-files")
     return workspace
-
-
-def change(folder: Path, name: str, before: str, after: str) -> None:
-    path = folder / name
-    text = path.read_text(encoding="utf-8")
-    assert before in text
-    path.write_text(text.replace(before, after, 1), encoding="utf-8")
 
 
 def change_template(template: Path) -> None:

@@ -1,6 +1,5 @@
 """The chassis' commands: ``python -m chassis COMMAND``. Each loads only what it needs."""
 
-import hashlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from chassis import __version__
 from chassis.settings import ChassisError
+from chassis.update.digests import changed_files
 
 HERE = Path(__file__).parent
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "wait": ("database.wait", "wait until the database answers"),
     "roles": ("database.roles", "make the database's two roles, or change their passwords"),
     "keys": ("keys.command", "make, list and revoke API keys"),
+    "update": ("update.command", "bring over what is new in the template"),
     "ingest": ("knowledge.ingest", "give the knowledge agent documents"),
 }
 
@@ -29,20 +30,11 @@ def commands() -> Iterator[tuple[str, str, str]]:
             yield name, f"chassis.{module}", purpose
 
 
-def changed_files() -> Iterator[str]:
-    """Yield the files that are no longer as the template wrote them; line endings don't count."""
-    for line in (HERE / "digests.txt").read_text(encoding="utf-8").splitlines():
-        digest, name = line.split(maxsplit=1)
-        path = HERE / name
-        if path.exists() and digest != hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest():
-            yield f"chassis/{name}"
-
-
 def overview() -> Iterator[str]:
     """Yield the lines that tell what there is."""
     yield f"chassis {__version__}\n\nusage: python -m chassis COMMAND [--help]\n"
     yield from (f"  {name:8}{purpose}" for name, _, purpose in commands())
-    if changed := list(changed_files()):
+    if changed := list(changed_files(HERE)):
         yield "\nChanged here, which makes updates of the template harder:"
         yield from (f"  {name}" for name in changed)
 
