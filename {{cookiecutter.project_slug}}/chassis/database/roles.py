@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, pool
 
 from chassis.database.connection import connect
 from chassis.database.settings import DatabaseSettings
+from chassis.database.version_table import VersionTable
 from chassis.settings import ChassisError, SettingsError, trimmed
 
 WAIT = 60
@@ -38,9 +39,9 @@ ALTER DEFAULT PRIVILEGES FOR ROLE {migrator} GRANT USAGE, SELECT ON SEQUENCES TO
 """.strip().splitlines()
 # For what is there already, by kind.
 OWNED = """
-SELECT relkind = 'S', relname = 'alembic_version', nspname, relname FROM pg_class
+SELECT relkind = 'S', relname = %(name)s AND nspname = coalesce(%(schema)s, 'public'), nspname, relname FROM pg_class
 JOIN pg_namespace ON pg_namespace.oid = relnamespace
-WHERE pg_get_userbyid(relowner) = %s AND relkind IN ('r', 'p', 'v', 'm', 'S')
+WHERE pg_get_userbyid(relowner) = %(owner)s AND relkind IN ('r', 'p', 'v', 'm', 'S')
 """
 
 
@@ -60,7 +61,9 @@ def make_roles(connection: psycopg.Connection, env: Mapping[str, str]) -> None:
         connection.execute(login.format(sql.Identifier(role), sql.Literal(hashed.decode())))
     for statement in GRANTS:
         run(statement, app=app, migrator=migrator, database=connection.info.dbname)
-    for sequence, alembics, schema, name in connection.execute(OWNED, [migrator]).fetchall():
+    version_table = VersionTable.read()
+    owned = {"owner": migrator, "name": version_table.name, "schema": version_table.schema}
+    for sequence, alembics, schema, name in connection.execute(OWNED, owned).fetchall():
         thing = {"app": app, "schema": schema, "name": name}
         run("GRANT USAGE ON SCHEMA {schema} TO {app}", app=app, schema=schema)
         if sequence:

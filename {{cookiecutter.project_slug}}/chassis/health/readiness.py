@@ -9,6 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chassis.database.version_table import VersionTable
 from chassis.migrations import state as states
 from chassis.migrations.options import Options
 from chassis.settings import ALEMBIC_INI
@@ -32,21 +33,25 @@ class Readiness:
         self._engine = engine
         self._when_ahead = when_ahead
         self._script = ScriptDirectory.from_config(Config(alembic_ini))
+        self._table = VersionTable.read(alembic_ini)
         self._heads = frozenset(self._script.get_heads())
 
     async def check(self) -> tuple[str, str]:
         """Return what keeps the service from working, and what is only worth knowing, "" where nothing is."""
         try:
             async with asyncio.timeout(SECONDS), self._engine.connect() as connection:
-                revisions = frozenset((await connection.execute(states.CURRENT)).scalars())
+                revisions = frozenset((await connection.execute(states.current_of(self._table))).scalars())
                 if revisions == self._heads:
                     return "", ""
-                lineage = (await connection.execute(states.LINEAGE)).scalar()
+                lineage = (await connection.execute(states.lineage_of(self._table))).scalar()
+                has_tables = (
+                    await connection.execute(states.ANY_OF, {"names": states.tables_of(self._script)})
+                ).scalar()
         except ProgrammingError as error:
             if getattr(error.orig, "sqlstate", "") == states.UNDEFINED_TABLE:
                 return f"The database has no tables yet. {UPGRADE}", ""
             logger.warning("The revision can't be read: %s", error)
-            return "The service's role may not read the table alembic_version: grant it SELECT.", ""
+            return f"The service's role may not read the table {self._table}: grant it SELECT.", ""
         except TimeoutError:
             return f"The database does not answer within {SECONDS} seconds.", ""
         except SQLAlchemyError as error:
@@ -54,10 +59,15 @@ class Readiness:
             logger.warning("The database can't be reached: %s", error)
             return "The database can't be reached.", ""
         state = states.compare(revisions, self._script)
+        if not state.unknown and len(self._heads) > 1:
+            joined = "Join them: alembic -c db/alembic.ini merge heads"
+            return f"This code's revisions have several heads, {_names(self._heads)}. {joined}", ""
         if not state.unknown:
             needed = f"The database is at {_names(revisions)}, this code needs {_names(self._heads)}."
             return f"{needed} {UPGRADE}", ""
-        message = states.explain_unknown(state, lineage)
+        message = states.explain_unknown(
+            state, self._script, self._table, lineage=lineage, has_tables=has_tables
+        )
         if self._when_ahead == "start":
             return "", message
         return f"{message} {states.WAYS_OUT}", ""

@@ -16,6 +16,7 @@ import psycopg
 from sqlalchemy import Connection, Engine, event
 
 from chassis.database import plain
+from chassis.database.version_table import VersionTable
 
 # From weak to strong: https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
 MODES = ("AccessShare", "RowShare", "RowExclusive", "ShareUpdateExclusive", "Share", "ShareRowExclusive",
@@ -58,7 +59,7 @@ RELATIONS = """
 # A version table is written by each revision; what an extension brought is nobody's to migrate.
 IN_USE = """
      WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-       AND c.relname <> 'alembic_version' AND c.relpersistence <> 't'
+       AND NOT (c.relname = {name} AND n.nspname = coalesce({schema}, current_schema())) AND c.relpersistence <> 't'
        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
 """
 LOCKS = """
@@ -179,7 +180,13 @@ class Look:
 
 def tables_in_use(connection: Connection) -> dict[int, Relation]:
     """Return all tables and materialized views that are there, by their oid."""
-    return {relation.oid: relation for relation in map(_relation, plain.run(connection, RELATIONS + IN_USE))}
+    table = VersionTable.read()
+    of_versions = {
+        "name": plain.literal(table.name),
+        "schema": plain.literal(table.schema) if table.schema else "NULL",
+    }
+    rows = plain.run(connection, RELATIONS + IN_USE.format(**of_versions))
+    return {relation.oid: relation for relation in map(_relation, rows)}
 
 
 def _relation(row: Any) -> Relation:

@@ -22,9 +22,10 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from chassis.database.version_table import VersionTable
+
 log = logging.getLogger("alembic.lock")
 
-VERSION_TABLE = "alembic_version"
 POLL = 0.25
 REPORT_EVERY = 5
 
@@ -38,7 +39,7 @@ HOLDER = text("""
 
 
 @contextmanager
-def gate(connection: Connection, wait: float) -> Iterator[None]:
+def gate(connection: Connection, wait: float, table: VersionTable) -> Iterator[None]:
     """Hold the gate for as long as the block lasts; `connection` must be in autocommit mode.
 
     Raises:
@@ -46,7 +47,7 @@ def gate(connection: Connection, wait: float) -> Iterator[None]:
     """
     _refuse_pooler(connection)
     notice_lost_clients(connection)
-    key = _key(connection, "gate")
+    key = _key(connection, "gate", table)
     _acquire(connection, key, wait)
     try:
         yield
@@ -57,19 +58,19 @@ def gate(connection: Connection, wait: float) -> Iterator[None]:
                 connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})
 
 
-def take_work_lock(connection: Connection, wait: float) -> None:
+def take_work_lock(connection: Connection, wait: float, table: VersionTable) -> None:
     """Take the work lock for as long as the connection lives.
 
     Raises:
         CommandError: if the remains of another process still hold it after `wait` seconds.
     """
-    _acquire(connection, _key(connection, "work"), wait)
+    _acquire(connection, _key(connection, "work", table), wait)
 
 
-def _key(connection: Connection, purpose: str) -> int:
+def _key(connection: Connection, purpose: str, table: VersionTable) -> int:
     """Derive a lock's key, a signed 64-bit number, from the database and the version table."""
     database = connection.scalar(text("SELECT current_database()"))
-    digest = hashlib.sha256(f"{purpose}:{database}:{VERSION_TABLE}".encode()).digest()
+    digest = hashlib.sha256(f"{purpose}:{database}:{table}".encode()).digest()
     connection.rollback()
     return int.from_bytes(digest[:8], signed=True)
 

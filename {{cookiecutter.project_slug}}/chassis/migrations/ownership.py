@@ -119,20 +119,24 @@ class Ownership:
 
     @cached_property
     def _made(self) -> Names:
-        """What the revisions made and didn't drop."""
-        made = Names()
-        for revision in reversed(list(self._script.walk_revisions())):
-            module = ast.parse(Path(revision.path).read_text(encoding="utf-8"))
-            for node in _in_order(module):
-                if isinstance(node, ast.Call):
-                    _follow(made, node)
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    made.by_hand.update(quoted or plain for quoted, plain in BY_HAND.findall(node.value))
-                    made.named.add(node.value)
-        return made
+        return made_by(self._script)
 
     def _is_foreign(self, schema: str | None, name: str) -> bool:
         return any(fnmatchcase(f"{schema or DEFAULT_SCHEMA}.{name}", pattern) for pattern in self._foreign)
+
+
+def made_by(script: ScriptDirectory) -> Names:
+    """Return what the revisions made and didn't drop."""
+    made = Names()
+    for revision in reversed(list(script.walk_revisions())):
+        module = ast.parse(Path(revision.path).read_text(encoding="utf-8"))
+        for node in _in_order(module):
+            if isinstance(node, ast.Call):
+                _follow(made, node)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                made.by_hand.update(quoted or plain for quoted, plain in BY_HAND.findall(node.value))
+                made.named.add(node.value)
+    return made
 
 
 def _in_order(module: ast.Module) -> Iterator[ast.AST]:

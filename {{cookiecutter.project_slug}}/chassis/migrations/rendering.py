@@ -9,17 +9,18 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.operations import MigrateOperation, Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import ARRAY, Dialect, Enum, TypeDecorator
+from sqlalchemy import ARRAY, Dialect, Enum, Table, TypeDecorator
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.types import TypeEngine
 
 from chassis.migrations.operations import escaped
+from chassis.migrations.version_table import with_its_schema
 
 PLAIN = {"user_module_prefix": None, "render_as_batch": False}
 
 
 class FaithfulImpl(PostgresqlImpl):
-    """Alembic's PostgreSQL, but for texts with percent signs and colons.
+    """Alembic's PostgreSQL, but for texts with percent signs and colons, and the schema of the version table.
 
     `render_ddl_sql_expr` compiles for the driver, which doubles each percent sign; and what stands in the
     revision goes through `text`, which takes `:name` for a parameter. (No issue of Alembic's names it yet.)
@@ -32,6 +33,10 @@ class FaithfulImpl(PostgresqlImpl):
         written = super().render_ddl_sql_expr(expr, *args, **options).replace("%%", "%")
         # An expression of an index is written as literal_column, which knows no parameters.
         return written if options.get("is_index") else escaped(written)
+
+    def version_table_impl(self, **how: Any) -> Table:
+        """Describe the version table. Alembic's own hook for dialects."""
+        return with_its_schema(super().version_table_impl(**how))
 
 
 def render_expression(expression: ClauseElement, dialect: Dialect) -> str:

@@ -17,7 +17,9 @@ from sqlalchemy import Connection, Engine, create_engine, pool
 
 from chassis.database.connection import DatabaseUnavailableError, connect
 from chassis.database.url import migration_url
+from chassis.database.version_table import VersionTable
 from chassis.migrations import state as states
+from chassis.migrations import version_table
 from chassis.migrations.lock import gate, take_work_lock
 from chassis.migrations.options import Options
 from chassis.migrations.retry import migrate_with_retries
@@ -41,12 +43,14 @@ class Runner:
             for one that writes.
         script: the revisions.
         options: how careful to be.
+        table: where the database keeps its revision.
         migrate: runs the command's revisions on a connection.
     """
 
     command: str
     script: ScriptDirectory
     options: Options
+    table: VersionTable
     migrate: Callable[[Connection], None]
 
     def run(self, engine: Engine) -> None:
@@ -62,17 +66,20 @@ class Runner:
     def _run_alone(self, engine: Engine, keeper: Connection) -> None:
         """Wait for the gate on one connection, and open the one that migrates only then."""
         with (
-            gate(keeper, self.options.lock_timeout),
+            gate(keeper, self.options.lock_timeout, self.table),
             connect(engine, self.options.connect_timeout) as connection,
         ):
-            take_work_lock(connection, self.options.lock_timeout)
+            take_work_lock(connection, self.options.lock_timeout, self.table)
             # Another process may have done the work while this one waited.
             if self._has_work(connection):
-                began_at = states.read(connection, self.script).current
+                began_at = states.read(connection, self.script, self.table).current
 
                 def migrate() -> None:
                     # "-2" counts from where the database is, so a second try would go further than asked.
-                    if self.command != "upgrade" and states.read(connection, self.script).current != began_at:
+                    if (
+                        self.command != "upgrade"
+                        and states.read(connection, self.script, self.table).current != began_at
+                    ):
                         raise CommandError(
                             "A table stayed in use, and part of the way is done. See where the database is, "
                             "and go on from there: alembic -c db/alembic.ini current"
@@ -80,16 +87,16 @@ class Runner:
                     self.migrate(connection)
 
                 migrate_with_retries(connection, self.options, migrate)
-                states.record_lineage(connection, self.script)
+                states.record_lineage(connection, self.script, self.table)
 
     def _has_work(self, connection: Connection) -> bool:
         """Whether there is anything to do, which for a database ahead of the code is a matter of policy."""
         if self.command in AT_ANY_REVISION:
             return True
-        state = states.read(connection, self.script)
+        state = states.read(connection, self.script, self.table)
         if not state.unknown:
             return self.command != "upgrade" or not state.at_head
-        message = states.explain_unknown(state, states.read_lineage(connection))
+        message = states.explain(connection, state, self.script, self.table)
         if self.command == "upgrade" and self.options.when_ahead == "start":
             log.warning("%s Nothing is migrated, as MIGRATE_WHEN_AHEAD=start says.", message)
             return False
@@ -123,7 +130,7 @@ def run(
                 "keepalives_interval": 10,
                 "keepalives_count": 3,
             }
-            Runner(command, script, options, migrate).run(
+            Runner(command, script, options, version_table.of(config), migrate).run(
                 create_engine(migration_url(), poolclass=pool.NullPool, connect_args=arguments_of_libpq)
             )
         except (SettingsError, DatabaseUnavailableError) as error:

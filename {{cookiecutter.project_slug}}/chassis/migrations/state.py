@@ -6,17 +6,20 @@ from dataclasses import dataclass
 
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, MetaData, Table, text
+from sqlalchemy import Connection, MetaData, Table, TextClause, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.schema import SetTableComment
+
+from chassis.database.plain import quote
+from chassis.database.version_table import VersionTable
 
 log = logging.getLogger("alembic.state")
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 UNDEFINED_TABLE = "42P01"
 
-CURRENT = text("SELECT version_num FROM alembic_version")
-LINEAGE = text("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
+# Whether any of these tables is there.
+ANY_OF = text("SELECT bool_or(to_regclass(name) IS NOT NULL) FROM unnest(CAST(:names AS text[])) name")
 LINEAGE_MARK = "revisions: "
 LINEAGE_LENGTH = 500
 
@@ -40,6 +43,16 @@ class State:
         return self.current == self.heads and len(self.heads) == 1
 
 
+def current_of(table: VersionTable) -> TextClause:
+    """Return the query for the revisions that the database is at."""
+    return text(f"SELECT version_num FROM {table}")  # noqa: S608 -- its form is checked where it is read
+
+
+def lineage_of(table: VersionTable) -> TextClause:
+    """Return the query for what `record_lineage` has left."""
+    return text(f"SELECT obj_description(to_regclass('{table}'), 'pg_class')")
+
+
 def compare(current: Iterable[str], script: ScriptDirectory) -> State:
     """Compare the database's `current` revisions with the files of `script`."""
     found = frozenset(current)
@@ -50,14 +63,14 @@ def compare(current: Iterable[str], script: ScriptDirectory) -> State:
     return State(found, heads, tuple(sorted(r for r in found if not _knows(script, r))))
 
 
-def read(connection: Connection, script: ScriptDirectory) -> State:
+def read(connection: Connection, script: ScriptDirectory, table: VersionTable) -> State:
     """Compare with one short query, which takes no lock that anything waits for."""
     try:
-        current = connection.scalars(CURRENT).all()
+        current = connection.scalars(current_of(table)).all()
     except ProgrammingError as error:
         if getattr(error.orig, "sqlstate", "") != UNDEFINED_TABLE:
             raise CommandError(
-                f"The revision can't be read. Migrate as the role that owns alembic_version: see "
+                f"The revision can't be read. Migrate as the role that owns {table}: see "
                 f"MIGRATE_DB_USER. The database says: {error.orig}"
             ) from None
         current = []  # nothing has run yet
@@ -65,14 +78,43 @@ def read(connection: Connection, script: ScriptDirectory) -> State:
     return compare(current, script)
 
 
-def explain_unknown(state: State, lineage: str | None) -> str:
+def tables_of(script: ScriptDirectory) -> list[str]:
+    """Name the tables that the code's revisions make, as PostgreSQL's `to_regclass` takes them."""
+    # Not at the top: it is asked rarely, and the service would start later for it.
+    from chassis.migrations.ownership import made_by
+
+    found = (
+        f"{quote(schema)}.{quote(name)}" if schema else quote(name) for schema, name in made_by(script).tables
+    )
+    return sorted(found)
+
+
+def explain_unknown(
+    state: State,
+    script: ScriptDirectory,
+    table: VersionTable,
+    *,
+    lineage: str | None,
+    has_tables: bool | None,
+) -> str:
     """Say what an unknown revision means, as well as it can be known.
 
-    `lineage` is what the last upgrade left in the database (see `record_lineage`), or None.
+    Args:
+        state: how the database stands to the code.
+        script: the code's revisions.
+        table: where the database keeps its revision.
+        lineage: what the last upgrade left in the database (see `record_lineage`), or None.
+        has_tables: whether any table is there that the code's revisions make.
     """
     unknown, ours = ", ".join(state.unknown), ", ".join(sorted(state.heads)) or "none"
     found = f"The database is at revision {unknown}, which this code doesn't have; its head is {ours}."
     path = lineage.removeprefix(LINEAGE_MARK).split() if lineage and lineage.startswith(LINEAGE_MARK) else []
+    if not has_tables and not any(_knows(script, revision) for revision in path):
+        # Newer code would have left tables of ours, and a path that begins as ours does.
+        return (
+            f"{found} None of this code's tables is there: {table} belongs to another project, which migrates this "
+            'database too. Give this service a version table of its own: "Beside another project" in db/README.md.'
+        )
     if not path or path[-1] not in state.current:
         meaning = (
             "Either newer code has migrated it and this is an older image, or the revision's file was "
@@ -88,23 +130,26 @@ def explain_unknown(state: State, lineage: str | None) -> str:
     return f"{found} {meaning}"
 
 
-def read_lineage(connection: Connection) -> str | None:
-    """Return the lineage that the last upgrade recorded, or None."""
-    lineage: str | None = connection.scalar(LINEAGE)
+def explain(connection: Connection, state: State, script: ScriptDirectory, table: VersionTable) -> str:
+    """Say what an unknown revision means, after a look at the database."""
+    lineage = connection.scalar(lineage_of(table))
+    has_tables = connection.scalar(ANY_OF, {"names": tables_of(script)})
     connection.rollback()
-    return lineage
+    return explain_unknown(state, script, table, lineage=lineage, has_tables=has_tables)
 
 
-def record_lineage(connection: Connection, script: ScriptDirectory) -> None:
+def record_lineage(connection: Connection, script: ScriptDirectory, table: VersionTable) -> None:
     """Leave the path to the revision just reached as the version table's comment, for older images."""
-    current = read(connection, script).current
+    current = read(connection, script, table).current
     if len(current) != 1:
         return
     (head,) = current
     path = [revision.revision for revision in script.iterate_revisions(head, "base")][:LINEAGE_LENGTH]
-    table = Table("alembic_version", MetaData(), comment=LINEAGE_MARK + " ".join(reversed(path)))
+    comment = LINEAGE_MARK + " ".join(reversed(path))
     try:
-        connection.execute(SetTableComment(table))
+        connection.execute(
+            SetTableComment(Table(table.name, MetaData(), schema=table.schema, comment=comment))
+        )
         connection.commit()
     except DBAPIError as error:  # only a help for messages: what was migrated is migrated
         connection.rollback()

@@ -17,6 +17,7 @@ from alembic.util import CommandError
 from sqlalchemy import URL, Connection, create_engine, text
 
 from chassis.database import embedded
+from chassis.migrations import version_table
 from chassis.settings import ALEMBIC_INI, WORKSPACE, ChassisError
 
 # What a downgrade to base must have taken away: all that isn't PostgreSQL's, an extension's or
@@ -24,7 +25,7 @@ from chassis.settings import ALEMBIC_INI, WORKSPACE, ChassisError
 LEFTOVERS = text("""
     SELECT c.relkind::text, n.nspname, c.relname
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND c.relname <> 'alembic_version'
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND NOT (c.relname = :name AND n.nspname = coalesce(:schema, current_schema()))
        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
     UNION ALL
@@ -41,7 +42,7 @@ LEFTOVERS = text("""
     UNION ALL
     SELECT 'schema', n.nspname, ''
       FROM pg_namespace n
-     WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'public')
+     WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'public', coalesce(:schema, ''))
 """)
 KINDS = {"r": "table", "p": "table", "v": "view", "m": "view", "S": "sequence", "f": "table", "c": "type"}
 
@@ -82,9 +83,10 @@ def no_difference(config: Config, connection: Connection) -> None:
 def downgrade(config: Config, connection: Connection) -> None:
     """Run ``downgrade base`` and check that it leaves nothing but Alembic's own table."""
     command.downgrade(config, "base")
+    table = version_table.of(config)
     left = [
         f"{KINDS.get(kind, kind)} {schema}.{name}".rstrip(".")
-        for kind, schema, name in connection.execute(LEFTOVERS)
+        for kind, schema, name in connection.execute(LEFTOVERS, {"name": table.name, "schema": table.schema})
     ]
     if left:
         raise VerificationError(

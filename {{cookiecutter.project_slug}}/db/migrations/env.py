@@ -8,7 +8,7 @@ from logging.config import fileConfig
 from alembic import context
 from sqlalchemy import Connection, Engine
 
-from chassis.migrations import autogenerate, runner
+from chassis.migrations import autogenerate, runner, version_table
 from chassis.migrations.ownership import Ownership
 from db.tables import Base
 
@@ -26,6 +26,7 @@ def run_migrations_offline() -> None:
         target_metadata=target_metadata,
         literal_binds=True,
         transaction_per_migration=True,
+        **version_table.options(config),
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -40,6 +41,7 @@ def run_migrations(connection: Connection) -> None:
         process_revision_directives=autogenerate.by_catalogue(target_metadata, ownership),
         render_item=autogenerate.render_item,
         transaction_per_migration=True,
+        **version_table.options(config),
     )
     with context.begin_transaction():
         context.run_migrations()

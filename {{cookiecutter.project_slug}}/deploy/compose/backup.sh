@@ -10,6 +10,14 @@ umask 077
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 folder=${1:-$here/backups}
 
+# The table that remembers the revision, as db/alembic.ini names it.
+setting() { # name
+    sed -n "s/^$1 *= *\([a-z0-9_]*\).*/\1/p" "$here/../../db/alembic.ini" 2>/dev/null || true
+}
+table=$(setting version_table)
+table=${table:-alembic_version}
+schema=$(setting version_table_schema)
+
 fail() { # message
     echo "backup: $1" >&2
     exit 1
@@ -27,7 +35,7 @@ trap 'exit 143' TERM
 
 in_database pg_dump --format=custom >"$part" || fail "pg_dump failed, see above. Nothing was kept."
 # The revision is read from the file: so it can be read, and no migration came between.
-versions=$(in_database pg_restore --data-only --table=alembic_version --file=- <"$part") ||
+versions=$(in_database pg_restore --data-only --table="$table" ${schema:+--schema="$schema"} --file=- <"$part") ||
     fail "what pg_dump wrote can't be read, see above. Nothing was kept."
 revision=$(printf '%s\n' "$versions" | sed -n '/^COPY /,/^\\\.$/{ /^COPY /d; /^\\\.$/d; p; }' | sort | paste -s -d + -)
 [ -n "$revision" ] || fail "the database has no revision: migrate it first. Nothing was kept."

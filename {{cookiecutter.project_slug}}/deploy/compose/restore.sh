@@ -4,6 +4,14 @@
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 
+# The table that remembers the revision, as db/alembic.ini names it.
+setting() { # name
+    sed -n "s/^$1 *= *\([a-z0-9_]*\).*/\1/p" "$here/../../db/alembic.ini" 2>/dev/null || true
+}
+table=$(setting version_table)
+table=${table:-alembic_version}
+schema=$(setting version_table_schema)
+
 fail() { # message
     echo "restore: $1" >&2
     exit 1
@@ -35,6 +43,6 @@ in_database pg_restore --exit-on-error --single-transaction --dbname="$(ask 'SEL
 
 wanted=${file%.dump}
 wanted=${wanted##*Z-}
-revision=$(ask 'SELECT version_num FROM alembic_version' | sort | paste -s -d + -)
+revision=$(ask "SELECT version_num FROM ${schema:+$schema.}$table" | sort | paste -s -d + -)
 [ "$revision" = "$wanted" ] || fail "the database is at revision $revision, but the file's name says $wanted."
 echo "Restored, at revision $revision."
