@@ -41,7 +41,11 @@ def test_the_fleet_at_a_glance(released: Path, first: Workspace, tmp_path: Path)
     (elsewhere / ".cruft.json").write_text(json.dumps(state | {"commit": "a" * 40}), encoding="utf-8")
     before = contents(tmp_path)
     names = ["untouched", "conflicting", "changed", "current", "none", "elsewhere"]
-    fleet: list[str | Path] = [sys.executable, released / "scripts/fleet.py", *(tmp_path / name for name in names)]
+    fleet: list[str | Path] = [
+        sys.executable,
+        released / "scripts/fleet.py",
+        *(tmp_path / name for name in names),
+    ]
     rows: list[dict[str, Any]] = json.loads(run(*fleet, "--format", "json").output)
     expected = [
         ("v0.1.0", 3, [], "clean", 1),
