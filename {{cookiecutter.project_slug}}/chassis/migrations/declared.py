@@ -1,5 +1,6 @@
 """What the classes would make: their tables, made for a moment beside the real ones, described, and rolled back."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -7,11 +8,12 @@ from typing import Any
 
 from alembic.util import CommandError
 from psycopg.errors import InsufficientPrivilege, UndefinedObject
-from sqlalchemy import Connection, MetaData, text
+from sqlalchemy import ARRAY, Connection, Enum, MetaData, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.database import plain
 from chassis.migrations.catalogue import Catalogue, Column, Key, Part, Table, describe
+from chassis.migrations.rendering import concrete_type
 
 SCRATCH, PROBE, TARGET = "alembic_scratch_", "alembic_probe", "alembic_target"
 PATH = text("SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) s")
@@ -69,7 +71,7 @@ def describe_classes(
     def describe_scratch() -> Catalogue:
         return describe(connection, {name: schema for schema, name in scratch.items()}, spell)
 
-    with _rolled_back(connection):
+    with _rolled_back(connection), _types_of_scratch(connection, metadata, scratch):
         try:
             for name in scratch.values():
                 connection.execute(text(f"CREATE SCHEMA {name}"))
@@ -176,6 +178,36 @@ def _probe(column: Column) -> str:
 def _schemas(metadata: MetaData) -> list[str | None]:
     """The schemas of the classes' tables, the default one first."""
     return [None, *sorted({table.schema for table in metadata.tables.values() if table.schema})]
+
+
+@contextmanager
+def _types_of_scratch(
+    connection: Connection, metadata: MetaData, scratch: Mapping[str | None, str]
+) -> Iterator[None]:
+    """Let `billing.plan_kind`, as a default or a check may have it, mean the enum type that the classes make."""
+    quote = connection.dialect.identifier_preparer.quote
+    names: dict[str, str] = {}
+    for table in metadata.tables.values():
+        for column in table.columns:
+            kind = concrete_type(column.type, connection.dialect)
+            if isinstance(kind, ARRAY):
+                kind = concrete_type(kind.item_type, connection.dialect)
+            if isinstance(kind, Enum) and kind.native_enum and kind.name and kind.schema:
+                name = quote(kind.name)
+                names[f"{quote(kind.schema)}.{name}"] = f"{scratch.get(kind.schema, kind.schema)}.{name}"
+    if not names:
+        yield
+        return
+    qualified = re.compile(rf'(?<![\w."])(?:{"|".join(map(re.escape, names))})(?![\w"])')
+
+    def spell(_: Connection, cursor: Any, statement: str, parameters: Any, *rest: Any) -> tuple[str, Any]:
+        return qualified.sub(lambda found: names[found[0]], statement), parameters
+
+    event.listen(connection, "before_cursor_execute", spell, retval=True)
+    try:
+        yield
+    finally:
+        event.remove(connection, "before_cursor_execute", spell)
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def explain_unknown(
         # Newer code would have left tables of ours, and a path that begins as ours does.
         return (
             f"{found} None of this code's tables is there: {table} belongs to another project, which migrates this "
-            'database too. Give this service a version table of its own: "Beside another project" in db/README.md.'
+            'database too. Give this service a version table of its own: "Beside another project" in db/EXISTING_DATABASES.md.'
         )
     if not path or path[-1] not in state.current:
         meaning = (

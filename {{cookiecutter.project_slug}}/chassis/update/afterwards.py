@@ -10,10 +10,14 @@ from pathlib import Path
 
 from chassis.settings import WORKSPACE
 from chassis.update.git import Repository
-from chassis.update.merge import REVISIONS, conflicts
+from chassis.update.merge import RELEASED, REVISIONS, conflicts
 from chassis.update.report import Report
 
 LOCK, PROJECT = "uv.lock", "pyproject.toml"
+DROP = (
+    "The revisions of what is switched off stay, as databases are at them, and so do its tables: `check` tells them. A "
+    'revision drops them: alembic -c db/alembic.ini revision --autogenerate -m "Drop what is switched off"'
+)
 UNDO = "git reset --hard"
 
 
@@ -34,6 +38,8 @@ def go_on(git: Repository, *, check: bool, file: Path | None) -> int:
     if not report.conflicts:
         install(git, report)
         join_heads(git, report)
+        if RELEASED in report.left.values():
+            report.left_to_do.append(DROP)
         if check:
             run_checks(report)
     report.done.insert(0, changed(git))
