@@ -1,9 +1,12 @@
 """`python -m chassis update`: over released versions of the template, on workspaces that teams have changed."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -204,6 +207,35 @@ def test_a_workspace_in_a_larger_repository(first: Workspace, tmp_path: Path) ->
     assert all(line[3:].startswith("services/ours/") for line in changed), changed
     assert workspace.has_file("FEATURE.md")
     assert "# New in the template." in workspace.read("example.env")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("during", ["... Fetch", "... Render"])
+def test_an_interruption_changes_nothing(
+    workspace: Workspace, first: Workspace, tmp_path: Path, during: str, number: signal.Signals
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    seen = contents(workspace.path)
+    with subprocess.Popen(
+        [python_of(first), "-u", "-m", "chassis", "update"],
+        cwd=workspace.path,
+        env={**os.environ, "UV": str(UV), "TMPDIR": str(tmp_path / "temporary")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(during):
+                time.sleep(0.4 if during == "... Render" else 0)
+                process.send_signal(number)
+                break
+        said = process.stdout.read()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert contents(workspace.path) == seen
+    assert staged(workspace) == {}
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def refusals(released: Path) -> dict[str, tuple[str, tuple[str, ...], str]]:
