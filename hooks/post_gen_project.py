@@ -15,6 +15,7 @@ sys.path[:] = [CALL["hooks"], *(path for path in sys.path if path not in _OUTSID
 sys.dont_write_bytecode = True
 
 # ruff: noqa: E402
+import fnmatch
 import json
 import re
 import tempfile
@@ -61,6 +62,30 @@ REMOVED = {
     "use_kubernetes": ["deploy/kubernetes"],
     "use_github_actions": [".github", "infra/delivery.yaml"],
 }
+# What the answer "migrations" leaves. All else is a service's.
+MIGRATIONS = [
+    ".gitattributes",
+    ".github/scripts",
+    ".github/workflows/comment.yml",
+    ".github/workflows/migrations.yml",
+    ".github/workflows/update.yml",
+    ".gitignore",
+    "chassis/__init__.py",
+    "chassis/__main__.py",
+    "chassis/check.py",
+    "chassis/database",
+    "chassis/digests.txt",
+    "chassis/lint",
+    "chassis/migrations",
+    "chassis/settings.py",
+    "chassis/update",
+    "db",
+    "pyproject.toml",
+    "scripts/entrypoint.sh",
+]
+# What is of use to nobody else, and what of the above is a service's all the same.
+ONLY_MIGRATIONS = [".github/workflows/migrations.yml", "db/ADDED.md", "db/migrations/versions/.gitkeep"]
+ONLY_SERVICE = ["db/migrations/versions/*.py", "db/tables/chassis.py", "db/tables/incidents.py"]
 # So long may a folder's name be if the embedded PostgreSQL is to have a socket in it, whose name has 107 characters at most.
 SOCKET_ROOM = 80
 
@@ -77,12 +102,15 @@ def main() -> int:
         notes.at_work("hook", os.getpid())
         if not notes.begun():
             return 130  # interrupted before this began
-        written = keep_what_is_wanted(notes)
+        written, theirs = keep_what_is_wanted(notes)
         scripts = make_scripts_executable(written)
         if rendered_by_update_tool(notes.workspace):
             notes.forget()
             return 0
         uv = environment.find_uv()
+        # Into packages of somebody else's choice nothing is installed.
+        if ANSWERS["install"] and "pyproject.toml" not in written and ANSWERS["scope"] == "migrations":
+            ANSWERS["install"] = False
         if ANSWERS["install"]:
             temporary = make_temporary(notes)
             install_and_verify(notes, uv, environment.for_programs(temporary or tempfile.gettempdir()))
@@ -121,22 +149,39 @@ def main() -> int:
             remove_all(Path(temporary))
         notes.at_work("hook", None)
     messages.answers_file(notes.workspace).unlink(missing_ok=True)
-    messages.say_what_is_next(ANSWERS, notes.workspace, uv, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    if ANSWERS["scope"] == "migrations":
+        messages.say_what_is_to_be_merged(ANSWERS, notes.workspace, theirs, seconds)
+    else:
+        messages.say_what_is_next(ANSWERS, notes.workspace, uv, seconds)
     return 0
 
 
-def keep_what_is_wanted(notes: Notes) -> "list[str]":
-    """Take back what the answers switched off, or the user didn't want written over. Return what this bake has written."""
+def keep_what_is_wanted(notes: Notes) -> "tuple[list[str], list[str]]":
+    """Take back what the answers switched off, or the user didn't want written over.
+
+    Return what this bake has written, and of what the user had such a file.
+    """
     off = [path for answer, paths in REMOVED.items() if not ANSWERS[answer] for path in paths]
+    only_migrations = ANSWERS["scope"] == "migrations"
+    off += ONLY_SERVICE if only_migrations else ONLY_MIGRATIONS
     unwanted = {
         name
         for name in notes.template()
-        if any(name == path or name.startswith(f"{path}/") for path in off)
-        # Cookiecutter forgets this option where it copies without rendering.
-        or (CALL.get("skip_if_file_exists") and notes.was_there(name))
+        if is_in(name, off) or (only_migrations and not is_in(name, MIGRATIONS))
     }
-    notes.put_back(unwanted)
-    return [name for name in notes.template() if name not in unwanted and Path(name).is_file()]
+    # Cookiecutter forgets this option where it copies without rendering.
+    theirs = {
+        name for name in notes.template() if CALL.get("skip_if_file_exists") and notes.was_there(name)
+    } - unwanted
+    notes.put_back(unwanted | theirs)
+    written = set(notes.template()) - unwanted - theirs
+    return sorted(name for name in written if Path(name).is_file()), sorted(theirs)
+
+
+def is_in(name: str, paths: "list[str]") -> bool:
+    """Whether a file is one of these, or in one of these folders."""
+    return any(fnmatch.fnmatchcase(name, path) or name.startswith(f"{path}/") for path in paths)
 
 
 def make_scripts_executable(written: "list[str]") -> "list[str]":

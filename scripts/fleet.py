@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# Nothing of ours may lie among the files that a bake writes.
+sys.dont_write_bytecode = True
 # An update is the workspace's command, and what it would do is asked of its code.
 sys.path.insert(0, str(ROOT / "{{cookiecutter.project_slug}}"))
 

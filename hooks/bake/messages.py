@@ -100,6 +100,21 @@ def keep_answers(answers: dict[str, Any], workspace: Path) -> str:
     return str(file)
 
 
+def say_what_is_to_be_merged(
+    answers: dict[str, Any], workspace: Path, theirs: list[str], seconds: float
+) -> None:
+    """Say, where only the migrations were added to what exists, what of it is a person's to put together."""
+    done = f"\nAdded in {seconds:.1f} s to {workspace.name}: db/, chassis/, scripts/entrypoint.sh and what goes with them."
+    proven = "It has run on a real PostgreSQL." if answers["install"] else "NOT checked: it is not installed yet."
+    say(f"{done} {proven}\n")
+    if theirs:
+        say("These are yours and stay as they are. What of ours belongs in them is in db/ADDED.md:")
+        for name in theirs:
+            say(f"  {name}")
+        say("")
+    say("What is left to do by hand, in order: db/ADDED.md")
+
+
 def say_what_is_next(answers: dict[str, Any], workspace: Path, uv: str | None, seconds: float) -> None:
     """Print the next commands, right for the answers given and for the shell that they are typed into."""
     slug = answers["project_slug"]

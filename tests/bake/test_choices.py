@@ -100,7 +100,8 @@ def check_bake(bake: Callable[..., Workspace], answers: dict[str, Any]) -> None:
     documents = [path for path in workspace.files() if path.suffix == ".md"]
     assert list(broken_links(workspace.path, documents)) == []
     check_style(workspace)
-    assert (workspace.path / "infra").exists() is answers.get("use_ecs", True)
+    is_service = answers.get("scope", "service") == "service"
+    assert (workspace.path / "infra").exists() is (is_service and answers.get("use_ecs", True))
     assert (workspace.path / ".github").exists() is answers.get("use_github_actions", True)
     assert (workspace.path / ".git").exists() is answers.get("init_git", False)
     assert not (workspace.path / ".venv").exists()

@@ -7,7 +7,7 @@ from pydantic_ai import Agent, ModelRetry, RunContext
 from sqlalchemy import or_, select
 
 from chassis.agents.deps import Deps
-from db import tables
+from db.tables import chassis as tables
 
 # The model is chosen for each run: AGENT_MODEL, or DEFAULT_MODEL in agents/__init__.py.
 AGENT = Agent(

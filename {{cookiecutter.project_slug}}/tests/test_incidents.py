@@ -14,7 +14,7 @@ from agents import incidents
 from chassis.database.engine import Sessions
 from chassis.testing.agents import add_run
 from chassis.testing.service import create_key
-from db import tables
+from db.tables import chassis as tables
 from db.tables.incidents import Incident
 
 RUNS = "/v1/agents/incidents/runs"

@@ -135,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     if base.commit is None:
         print("Nothing is released yet that git knows of: every revision counts as new.", file=sys.stderr)
     say = FORMATS[options.format]
-    if len(script.get_heads()) != 1:
+    if len(script.get_heads()) > 1:
         # Nothing else can be told before they are joined.
         message = "there are several: alembic -c db/alembic.ini merge -m '...' heads"
         several = Finding(Path(VERSIONS), "heads", message)

@@ -31,7 +31,7 @@ from sqlalchemy.dialects import postgresql
 from chassis.migrations.catalogue import Key
 from chassis.migrations.rendering import concrete_type
 
-# What the default schema is called in the patterns of `foreign_tables`.
+# What the default schema is called in the patterns of `foreign_tables`, and maybe in revisions from before this service.
 DEFAULT_SCHEMA = "public"
 DIALECT: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 # Primary keys and EXCLUDE are left out: autogenerate itself writes them as SQL, since Alembic can't.
@@ -157,7 +157,7 @@ def _follow(made: Names, call: ast.Call) -> None:
         for keyword in call.keywords
         if isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, str)
     }
-    schema = keywords.get("schema")
+    schema = None if keywords.get("schema") == DEFAULT_SCHEMA else keywords.get("schema")
     if function == "create_table" and names:
         made.tables.add((schema, names[0]))
     elif function == "drop_table" and names:

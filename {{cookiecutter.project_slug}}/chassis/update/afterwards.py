@@ -1,7 +1,5 @@
 """What follows the merge: packages, one head, all checks, and what is left to do."""
 
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from chassis.settings import WORKSPACE
 from chassis.update.git import Repository
 from chassis.update.merge import RELEASED, REVISIONS, conflicts
 from chassis.update.report import Report
+from chassis.update.template import find_uv
 
 LOCK, PROJECT = "uv.lock", "pyproject.toml"
 DROP = (
@@ -69,7 +68,7 @@ def install(git: Repository, report: Report) -> None:
     if not (git.folder / LOCK).exists():
         report.left_to_do.append(f"{PROJECT} has changed: install the packages, as the README says.")
         return
-    uv = os.environ.get("UV") or shutil.which("uv")
+    uv = find_uv()
     if uv is None:
         report.left_to_do.append(
             f"{PROJECT} has changed and uv isn't here: install the packages, and renew {LOCK}."

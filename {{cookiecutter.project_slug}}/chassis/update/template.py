@@ -204,12 +204,17 @@ def renderer() -> list[str]:
     """
     if find_spec("cookiecutter"):
         return [sys.executable, "-m", "cookiecutter"]
-    if uv := os.environ.get("UV") or shutil.which("uv"):
+    if uv := find_uv():
         options = ["--python", sys.executable, "--from", COOKIECUTTER]
         return [uv, "tool", "run", "--quiet", *options, "cookiecutter"]
     raise TemplateError(
         "Rendering the template takes Cookiecutter, and neither it nor uv is here. Install one of them."
     )
+
+
+def find_uv() -> str | None:
+    """Return the path of uv: of the one that runs us, or of the one on PATH."""
+    return os.environ.get("UV") or shutil.which("uv")
 
 
 def by_hand(changelog: str) -> str:

@@ -1,4 +1,4 @@
-"""Every table class of the service: the chassis' own, and those of each module of this folder.
+"""Every table class, those of each module of this folder.
 
 Alembic knows the tables whose classes are imported, and that happens here.
 """
@@ -6,27 +6,9 @@ Alembic knows the tables whose classes are imported, and that happens here.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from chassis.tables import (
-    ApiKey,
-    ApiKeyUsage,
-    Base,
-    Conversation,
-    ConversationEntry,
-    Run,
-    RunEvents,
-    RunStatus,
-)
+from db.tables.base import Base
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = [
-    "ApiKey",
-    "ApiKeyUsage",
-    "Base",
-    "Conversation",
-    "ConversationEntry",
-    "Run",
-    "RunEvents",
-    "RunStatus",
-]
+__all__ = ["Base"]
