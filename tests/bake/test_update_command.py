@@ -123,6 +123,7 @@ def test_with_agents_and_revisions_of_its_own(workspace: Workspace) -> None:
     assert not joined.exists()
 
 
+@pytest.mark.full
 def test_with_changes_in_the_chassis(workspace: Workspace, first: Workspace) -> None:
     """They are merged, into renamed files too; what was removed stays away, what was moved is followed."""
     change(workspace.path, "chassis/errors.py", '"""', '"""Ours. ')
@@ -188,6 +189,7 @@ def test_one_version_at_a_time(workspace: Workspace, first: Workspace) -> None:
     assert len(list((workspace.path / "db/migrations/versions").glob("*.py"))) == 6
 
 
+@pytest.mark.full
 def test_a_workspace_in_a_larger_repository(first: Workspace, tmp_path: Path) -> None:
     """Only its folder changes."""
     git(tmp_path, "init", "--quiet", "whole")
@@ -210,7 +212,7 @@ def test_a_workspace_in_a_larger_repository(first: Workspace, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("during", ["... Fetch", "... Render"])
+@pytest.mark.parametrize("during", [pytest.param("... Fetch", marks=pytest.mark.full), "... Render"])
 def test_an_interruption_changes_nothing(
     workspace: Workspace, first: Workspace, tmp_path: Path, during: str, number: signal.Signals
 ) -> None:
