@@ -12,39 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import UV
-from tests.support.releases import ANSWERS, change, commit, git, install, python_of, update
+from tests.support.releases import AGENT, ANSWERS, TABLE, change, commit, git, install, python_of, update
 from tests.support.workspaces import Workspace, cookiecutter
-
-AGENT = '''"""Translates."""
-
-from pydantic_ai import Agent
-
-from chassis.agents.deps import Deps
-
-AGENT = Agent(
-    name="Translator",
-    description="Says it in plain English.",
-    deps_type=Deps,
-    instructions="Say it in plain English.",
-)
-'''
-TABLE = '''"""Tasks."""
-
-import uuid
-
-from sqlalchemy.orm import Mapped, mapped_column
-
-from db.tables.base import Base
-
-
-class Task(Base):
-    """Something to do."""
-
-    __tablename__ = "tasks"
-
-    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
-    title: Mapped[str]
-'''
 
 
 @pytest.fixture

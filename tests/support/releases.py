@@ -45,6 +45,37 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Nothing: it joins."""
 '''
+# What a team adds.
+AGENT = '''"""Translates."""
+
+from pydantic_ai import Agent
+
+from chassis.agents.deps import Deps
+
+AGENT = Agent(
+    name="Translator",
+    description="Says it in plain English.",
+    deps_type=Deps,
+    instructions="Say it in plain English.",
+)
+'''
+TABLE = '''"""Tasks."""
+
+import uuid
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.tables.base import Base
+
+
+class Task(Base):
+    """Something to do."""
+
+    __tablename__ = "tasks"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    title: Mapped[str]
+'''
 CHANGES = {
     "0.2.0": "- A feature.\n\n### By hand\n\n- Rename the setting `OLD` to `NEW`.\n",
     "0.3.0": "- Runs have a note.\n\n### By hand\n\n- Look at `api/main.py`.\n",
