@@ -105,7 +105,9 @@ def say_what_is_to_be_merged(
 ) -> None:
     """Say, where only the migrations were added to what exists, what of it is a person's to put together."""
     done = f"\nAdded in {seconds:.1f} s to {workspace.name}: db/, chassis/, scripts/entrypoint.sh and what goes with them."
-    proven = "It has run on a real PostgreSQL." if answers["install"] else "NOT checked: it is not installed yet."
+    proven = (
+        "It has run on a real PostgreSQL." if answers["install"] else "NOT checked: it is not installed yet."
+    )
     say(f"{done} {proven}\n")
     if theirs:
         say("These are yours and stay as they are. What of ours belongs in them is in db/ADDED.md:")

@@ -20,6 +20,8 @@ from chassis.update.origin import FILE, Origin
 from chassis.update.report import Report
 from chassis.update.template import Template, TemplateError
 
+# Jinja's marks, put together here so that the template doesn't take them for its own.
+RAW, ENDRAW = (f"{{{mark}}}" for mark in ("% raw %", "% endraw %"))
 COMMIT = "git add --all && git commit"
 
 
@@ -58,7 +60,7 @@ def answers_of(pairs: Sequence[str]) -> dict[str, str]:
             raise ChassisError(
                 f"An answer has the form QUESTION=ANSWER, for example use_ag_ui=yes, not {pair!r}."
             )
-        answers[name] = f"{{% raw %}}{value}{{% endraw %}}" if "{" in value else value
+        answers[name] = f"{RAW}{value}{ENDRAW}" if "{" in value else value
     return answers
 
 

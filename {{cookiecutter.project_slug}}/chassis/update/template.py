@@ -161,7 +161,7 @@ class Template:
         self.git.call("checkout", "--quiet", "--detach", commit)
         place.mkdir()
         # Nothing of the user's own settings counts, and what Cookiecutter remembers is forgotten with the folder.
-        settings = place / "cookiecutter.yaml"
+        settings = place / "settings.yaml"
         settings.write_text(
             json.dumps({name: str(place / name) for name in ("replay_dir", "cookiecutters_dir")}),
             encoding="utf-8",
