@@ -5,9 +5,11 @@ Nothing is committed, so that it can be looked at, and undone by one command. Wh
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +67,24 @@ def answers_of(pairs: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder that goes at the end, also if a program that was interrupted still writes into it for a moment."""
+    name = ""
+    pauses: list[float] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="update-", ignore_cleanup_errors=True) as name:
+            yield Path(name)
+    except KeyboardInterrupt:
+        # What was being started just then isn't known of, and ends when it finds its folder gone.
+        pauses = [0.2, 0.5, 1]
+        raise
+    finally:
+        for pause in pauses:
+            time.sleep(pause)
+            shutil.rmtree(name, ignore_errors=True)
+
+
+@contextmanager
 def step(title: str) -> Iterator[None]:
     """Say what is being done, and that it is done."""
     print(f"... {title}", flush=True)
@@ -80,8 +100,7 @@ def update(git: Repository, wanted: str | None, answers: dict[str, str]) -> bool
     """
     refuse_what_is_unsafe(git)
     origin, keep = Origin.read(git.folder), kept(git.folder)
-    with tempfile.TemporaryDirectory(prefix="update-") as folder:
-        place = Path(folder)
+    with temporary_folder() as place:
         with step("Fetch the template"):
             template = Template.clone(origin, place / "template")
         target, was = template.choose(origin, wanted), template.describe(origin.commit)
