@@ -71,6 +71,7 @@ TABLES = text("""
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = ANY(:schemas) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 """)
+# The dimensions of an array are left out: PostgreSQL doesn't enforce them, and a restored dump has lost them.
 COLUMNS = text("""
     WITH owned AS (
         SELECT d.refobjid, d.refobjsubid, d.objid,
@@ -81,7 +82,7 @@ COLUMNS = text("""
          WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
     )
     SELECT n.nspname, c.relname, a.attname,
-           rtrim(format_type(a.atttypid, a.atttypmod), '[]') || repeat('[]', greatest(a.attndims, (e.oid IS NOT NULL)::int)),
+           format_type(a.atttypid, a.atttypmod),
            coalesce((SELECT quote_ident(l.collname) FROM pg_collation l
                       WHERE l.oid = a.attcollation AND a.attcollation <> t.typcollation), ''),
            a.attnotnull,
@@ -95,7 +96,6 @@ COLUMNS = text("""
       JOIN pg_class c ON c.oid = a.attrelid
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_type t ON t.oid = a.atttypid
-      LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
       LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
       LEFT JOIN owned o ON o.refobjid = a.attrelid AND o.refobjsubid = a.attnum
      WHERE n.nspname = ANY(:schemas) AND c.relkind IN ('r', 'p') AND NOT c.relispartition

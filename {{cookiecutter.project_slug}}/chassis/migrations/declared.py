@@ -8,7 +8,8 @@ from typing import Any
 
 from alembic.util import CommandError
 from psycopg.errors import InsufficientPrivilege, UndefinedObject
-from sqlalchemy import ARRAY, Connection, Enum, MetaData, event, text
+from sqlalchemy import ARRAY, Connection, Enum, MetaData, text
+from sqlalchemy.event import listen, remove
 from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.database import plain
@@ -184,30 +185,25 @@ def _schemas(metadata: MetaData) -> list[str | None]:
 def _types_of_scratch(
     connection: Connection, metadata: MetaData, scratch: Mapping[str | None, str]
 ) -> Iterator[None]:
-    """Let `billing.plan_kind`, as a default or a check may have it, mean the enum type that the classes make."""
+    """Let a cast to `billing.plan_kind`, in a default or a check, mean the enum type that the classes make."""
     quote = connection.dialect.identifier_preparer.quote
     names: dict[str, str] = {}
-    for table in metadata.tables.values():
-        for column in table.columns:
-            kind = concrete_type(column.type, connection.dialect)
-            if isinstance(kind, ARRAY):
-                kind = concrete_type(kind.item_type, connection.dialect)
-            if isinstance(kind, Enum) and kind.native_enum and kind.name and kind.schema:
-                name = quote(kind.name)
-                names[f"{quote(kind.schema)}.{name}"] = f"{scratch.get(kind.schema, kind.schema)}.{name}"
-    if not names:
-        yield
-        return
-    qualified = re.compile(rf'(?<![\w."])(?:{"|".join(map(re.escape, names))})(?![\w"])')
+    for column in (column for table in metadata.tables.values() for column in table.columns):
+        kind = concrete_type(column.type, connection.dialect)
+        if isinstance(kind, ARRAY):
+            kind = concrete_type(kind.item_type, connection.dialect)
+        if isinstance(kind, Enum) and kind.name and kind.schema and kind.schema in scratch:
+            names[f"{quote(kind.schema)}.{quote(kind.name)}"] = f"{scratch[kind.schema]}.{quote(kind.name)}"
+    cast = re.compile(rf'(?<=::)(?:{"|".join(map(re.escape, names))})(?![\w"])')
 
     def spell(_: Connection, cursor: Any, statement: str, parameters: Any, *rest: Any) -> tuple[str, Any]:
-        return qualified.sub(lambda found: names[found[0]], statement), parameters
+        return cast.sub(lambda found: names[found[0]], statement) if names else statement, parameters
 
-    event.listen(connection, "before_cursor_execute", spell, retval=True)
+    listen(connection, "before_cursor_execute", spell, retval=True)
     try:
         yield
     finally:
-        event.remove(connection, "before_cursor_execute", spell)
+        remove(connection, "before_cursor_execute", spell)
 
 
 @contextmanager
