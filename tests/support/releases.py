@@ -106,12 +106,14 @@ def change(folder: Path, name: str, before: str, after: str) -> None:
 
 def release(template: Path, version: str) -> None:
     log = template / "CHANGELOG.md"
-    text = log.read_text(encoding="utf-8") if "## [0.1.0]" in log.read_text(encoding="utf-8") else ""
-    text = text or "# Changelog\n\n## Unreleased\n\n## [0.1.0] - 2026-11-01\n\n- The first.\n"
+    text = "# Changelog\n\n## [Unreleased]\n\n## [0.1.0] - 2026-11-01\n\n- The first.\n"
     if version in CHANGES:
-        section = f"## Unreleased\n\n## [{version}] - 2026-11-20\n\n{CHANGES[version]}"
-        text = text.replace("## Unreleased\n", section, 1)
+        section = f"## [Unreleased]\n\n## [{version}] - 2026-11-20\n\n{CHANGES[version]}\n"
+        text = log.read_text(encoding="utf-8").replace("## [Unreleased]\n\n", section, 1)
     log.write_text(text, encoding="utf-8")
+    chassis = template / TEMPLATE_FOLDER / "chassis/__init__.py"
+    told = chassis.read_text(encoding="utf-8")
+    chassis.write_text(re.sub('__version__ = ".+"', f'__version__ = "{version}"', told), encoding="utf-8")
     git(template, "add", "--all")
     git(template, "commit", "--quiet", "--allow-empty", "-m", version)
     git(template, "tag", "-a", f"v{version}", "-m", version)
@@ -158,7 +160,6 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.write_text(new, encoding="utf-8")
     change(inside, "pyproject.toml", '"environment | errors |', '"environment | failures |')
     change(inside, "pyproject.toml", '"rich>=14,<16"', '"rich>=14.1,<16"')
-    change(inside, "chassis/__init__.py", '__version__ = "0.1.0"', '__version__ = "0.2.0"')
     release(folder, "0.2.0")
     # A revision of the chassis, with the class that wants it.
     versions = inside / "db/migrations/versions"
@@ -175,14 +176,12 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert "note: Mapped" in text
     tables.write_text(text, encoding="utf-8")
-    change(inside, "chassis/__init__.py", '__version__ = "0.2.0"', '__version__ = "0.3.0"')
     release(folder, "0.3.0")
     # A file that is gone, and lines that teams like to change too.
     (inside / "OPERATIONS.md").unlink()
     for name in ("README.md", "AGENTS.md"):
         text = (inside / name).read_text(encoding="utf-8").replace("OPERATIONS.md", "infra/README.md")
         (inside / name).write_text(text, encoding="utf-8")
-    change(inside, "chassis/__init__.py", '__version__ = "0.3.0"', '__version__ = "0.4.0"')
     change(inside, "example.env", "\n", "\n# New in the template.\n")
     change(inside, ".github/workflows/ci.yml", "timeout-minutes: 15", "timeout-minutes: 16")
     release(folder, "0.4.0")
