@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bake import environment, messages, origin, processes, repository
 from bake.install import install
-from bake.notes import CRUFT, LOCK, Notes, remove_all
+from bake.notes import CRUFT, CRUFT_BESIDE, LOCK, Notes, remove_all
 
 ANSWERS = json.loads({{ cookiecutter | jsonify | jsonify }})
 
@@ -116,11 +116,11 @@ def main() -> int:
             install_and_verify(notes, uv, environment.for_programs(temporary or tempfile.gettempdir()))
             written += [LOCK] if Path(LOCK).exists() else []
         # cruft writes its own after this hook; an update wants it committed by then.
-        if not notes.was_there(CRUFT) and (
-            state := CALL.get("cruft_file") or origin.cruft_state(ANSWERS, CALL)
-        ):
-            Path(CRUFT).write_text(state, encoding="utf-8")
-            written.append(CRUFT)
+        state = CALL.get("cruft_file") or origin.cruft_state(ANSWERS, CALL)
+        file = CRUFT if not Path(CRUFT).exists() or origin.is_ours(Path(CRUFT)) else CRUFT_BESIDE
+        if state and not notes.was_there(file):
+            Path(file).write_text(state, encoding="utf-8")
+            written.append(file)
         if ANSWERS["init_git"]:
             repository.start(notes, written, scripts)
         processes.ignore()

@@ -28,6 +28,8 @@ from bake import processes
 # What the bake writes beside the template's files.
 LOCK = "uv.lock"
 CRUFT = ".cruft.json"
+# Where that is another template's.
+CRUFT_BESIDE = "chassis/.cruft.json"
 FOLDERS = (".venv", ".git")
 
 
@@ -108,7 +110,7 @@ class Notes:
     def note(self, template: Iterable[str]) -> None:
         """Copy what the bake may write over, before it does."""
         files, folders = [], set()
-        for name in (*template, LOCK, CRUFT):
+        for name in (*template, LOCK, CRUFT, CRUFT_BESIDE):
             path = self.workspace / name
             folders |= {
                 str(parent) for parent in PurePosixPath(name).parents if (self.workspace / parent).is_dir()
@@ -158,7 +160,7 @@ class Notes:
     def put_back(self, names: Iterable[str] | None = None) -> None:
         """Make these files, or all that a bake writes, what they were before it: theirs, or not there."""
         files = set(self.before["files"])
-        for name in (*self.before["template"], LOCK, CRUFT) if names is None else names:
+        for name in (*self.before["template"], LOCK, CRUFT, CRUFT_BESIDE) if names is None else names:
             path, copy = self.workspace / name, self.folder / "files" / name
             if name not in files:
                 path.unlink(missing_ok=True)

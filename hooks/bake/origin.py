@@ -49,6 +49,14 @@ def cruft_state(answers: dict[str, Any], call: dict[str, Any]) -> str | None:
     return json.dumps(state, ensure_ascii=False, indent=2) + "\n"
 
 
+def is_ours(file: Path) -> bool:
+    """Whether such a file is of this template, by a question that it answers; a repository may have come from another."""
+    try:
+        return "use_chat_page" in json.loads(file.read_text(encoding="utf-8"))["context"]["cookiecutter"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def _published(git: str, template: Path) -> str | None:
     """Return the address from which others get the same commit, if it has been pushed."""
     try:

@@ -208,7 +208,13 @@ def test_the_page_puts_it_together(shop: Path, shell_environment: dict[str, str]
 
 
 @pytest.mark.full
-def test_it_is_updated_as_a_service_is(released: Path, shop: Path) -> None:
+@pytest.mark.parametrize("of_another", [False, True])
+def test_it_is_updated_as_a_service_is(released: Path, shop: Path, of_another: bool) -> None:
+    """Also where the repository itself came from another template, whose file stays."""
+    theirs = '{"template": "https://example.com/other.git", "commit": "a", "context": {"cookiecutter": {"name": "x"}}}'
+    if of_another:
+        (shop / ".cruft.json").write_text(theirs, encoding="utf-8")
+        commit(shop, "From another template")
     address = f"git+file://{released}"
     options = (*OPTIONS, "--checkout", "v0.1.0")
     answers = {"project_slug": "shop", "scope": "migrations"}
@@ -223,4 +229,9 @@ def test_it_is_updated_as_a_service_is(released: Path, shop: Path) -> None:
     assert not (shop / "FEATURE.md").exists()
     assert not (shop / "OPERATIONS.md").exists()
     assert '__version__ = "0.4.0"' in (shop / "chassis/__init__.py").read_text(encoding="utf-8")
-    assert json.loads((shop / ".cruft.json").read_text())["context"]["cookiecutter"]["scope"] == "migrations"
+    file = shop / ("chassis/.cruft.json" if of_another else ".cruft.json")
+    assert json.loads(file.read_text(encoding="utf-8"))["context"]["cookiecutter"]["scope"] == "migrations"
+    assert not of_another or (shop / ".cruft.json").read_text(encoding="utf-8") == theirs
+    commit(shop, "Update")
+    again = run(*command, cwd=shop, env={"UV": str(UV)})
+    assert "Up to date" in again.output

@@ -216,6 +216,17 @@ def refusals(released: Path) -> dict[str, tuple[str, tuple[str, ...], str]]:
         git(released.parent, "init", "--quiet", "other")
         (other / "README.md").write_text("Another.\n", encoding="utf-8")
         commit(other, "One")
+    simple = released.parent / "simple"
+    if not simple.exists():
+        git(released.parent, "init", "--quiet", "simple")
+        (simple / "cookiecutter.json").write_text('{"name": "x"}', encoding="utf-8")
+        (simple / "{{cookiecutter.name}}").mkdir()
+        for text in ("One", "Next"):
+            (simple / "{{cookiecutter.name}}/README.md").write_text(text, encoding="utf-8")
+            commit(simple, text)
+        git(simple, "tag", "next")
+    first = git(simple, "rev-parse", "HEAD^").strip()
+    foreign = {"template": str(simple), "commit": first, "context": {"cookiecutter": {"name": "x"}}}
     return {
         "uncommitted": ("echo >> README.md", (), "There are uncommitted changes"),
         "untracked": ("touch new.txt", (), "There are uncommitted changes"),
@@ -231,6 +242,11 @@ def refusals(released: Path) -> dict[str, tuple[str, tuple[str, ...], str]]:
             f"sed -i 's|{released}|{other}|' .cruft.json; git commit -qam x",
             (),
             "has no commit",
+        ),
+        "another kind of template": (
+            f"echo '{json.dumps(foreign)}' > .cruft.json; git commit -qam x",
+            ("--to", "next"),
+            "is another template's",
         ),
         "no version": ("true", ("--to", "9.9.9"), "has no version '9.9.9'. The newest are: v0.1.0, v0.2.0"),
         "an option for a version": ("true", ("--to=--all",), "has no version"),

@@ -1,13 +1,14 @@
 """Updating a workspace with cruft when the template has changed: the user's work and the template's both stay."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import ROOT, Outcome, run
+from tests.support.commands import ROOT, UV, Outcome, run
 from tests.support.releases import change, commit, git
 from tests.support.workspaces import TEMPLATE_FOLDER, Workspace, cookiecutter, copy_of_template
 
@@ -145,16 +146,19 @@ def test_an_update_with_another_answer_adds_what_it_switches_on(template: Path, 
 
 @pytest.mark.full
 def test_the_documented_commands_work_at_once(template: Path, tmp_path: Path) -> None:
-    """Those of the template's README, and those that a workspace's README has for one that Cookiecutter made."""
+    """Those of the template's README, and those that a workspace's README has for one that has lost its file."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    check_block(text, "cookiecutter https", tmp_path / "one", template)
-    cookiecutter(tmp_path / "two", {"install": "no"}, template=template, check=True)
-    workspace = Workspace(tmp_path / "two/agent-api")
-    check_block(workspace.read("README.md"), "cruft update", workspace.path, template)
+    told = run_block(text, "cookiecutter https", tmp_path / "one", template)
+    assert "Up to date: the template's newest is" in told
+    workspace = Workspace(tmp_path / "one/agent-api")
+    assert "already up to date" in cruft(workspace.path, "update").output
     # One that came from an archive, or is older than that file.
     git(workspace.path, "rm", "--quiet", ".cruft.json")
     commit(workspace.path, "As from an archive")
-    check_block(workspace.read("README.md"), "cruft link", workspace.path, template)
+    run_block(workspace.read("README.md"), "cruft link", workspace.path, template)
+    assert "already up to date" in cruft(workspace.path, "update").output
+    python = workspace.path / ".venv/bin/python"
+    assert "Up to date" in run(python, "-m", "chassis", "update", cwd=workspace.path).output
 
 
 def test_a_bake_remembers_where_it_came_from(template: Path, tmp_path: Path) -> None:
@@ -218,16 +222,15 @@ def test_what_was_remembered_before_stays(template: Path, tmp_path: Path) -> Non
     assert (workspace / ".cruft.json").read_text(encoding="utf-8") == "{}"
 
 
-def check_block(text: str, names: str, cwd: Path, template: Path) -> None:
+def run_block(text: str, names: str, cwd: Path, template: Path) -> str:
     """Run the first block of code that has these words in it, for a template that is here, and answer with Enter."""
     block = next(block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if names in block)
-    script = re.sub(r"https://github.com/OWNER/\S+", f"{template} install=no", block)
+    script = re.sub(r"https://github.com/OWNER/\S+", str(template), block)
     script = script.replace("uvx cookiecutter", f"{sys.executable} -m cookiecutter --no-input")
     script = script.replace("uvx cruft", f"{sys.executable} -m cruft")
     cwd.mkdir(exist_ok=True)
-    outcome = run("bash", "-ec", script, cwd=cwd, env={"TEMPLATE": str(template)}, stdin="\n" * 60)
-    assert "already up to date" in outcome.output
-    assert "unclean" not in outcome.output
+    env = {"TEMPLATE": str(template), "PATH": f"{UV.parent}{os.pathsep}{os.environ['PATH']}"}
+    return run("bash", "-ec", script, cwd=cwd, env=env, stdin="\n" * 60).output
 
 
 @pytest.mark.full

@@ -309,7 +309,9 @@ def test_who_may_write_runs_no_code_of_a_fork() -> None:
     ci, comment = workflow("ci"), workflow("comment")
     assert ci["permissions"] == {"contents": "read"}
     assert all("permissions" not in job for job in ci["jobs"].values())
-    assert comment["on"] == {"workflow_run": {"workflows": [ci["name"]], "types": ["completed"]}}
+    assert comment["on"] == {
+        "workflow_run": {"workflows": [ci["name"], workflow("migrations")["name"]], "types": ["completed"]}
+    }
     assert comment["permissions"] == {}
     (job,) = comment["jobs"].values()
     assert job["permissions"] == {"actions": "read", "contents": "read", "pull-requests": "write"}

@@ -18,7 +18,7 @@ from chassis.settings import WORKSPACE, ChassisError
 from chassis.update import afterwards
 from chassis.update.git import GitError, Repository
 from chassis.update.merge import MergeError, apply, kept, obstacles, plan
-from chassis.update.origin import FILE, Origin
+from chassis.update.origin import Origin, OriginError
 from chassis.update.report import Report
 from chassis.update.template import Template, TemplateError
 
@@ -110,6 +110,10 @@ def update(git: Repository, wanted: str | None, answers: dict[str, str]) -> bool
         with step(f"Render {was} and {target.name}"):
             old = template.render(origin.commit, origin.answers, place / "old")
             new = template.render(target.commit, origin.answers | answers, place / "new")
+        if not (old / "chassis" / "__init__.py").exists():
+            raise OriginError(
+                f"{origin.file} is another template's, {origin.address}: this chassis isn't from there."
+            )
         moved = origin.moved_to(target.commit, target.checkout, new)
         if unknown := sorted(set(answers) - set(moved.answers)):
             known = ", ".join(moved.answers)
@@ -135,7 +139,7 @@ def update(git: Repository, wanted: str | None, answers: dict[str, str]) -> bool
         with step("Merge"):
             apply(git, merged, f"the template's {target.name}")
         moved.write(git.folder)
-        git.call("add", "--force", "--", FILE)
+        git.call("add", "--force", "--", origin.file)
     return True
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chassis.settings import ChassisError
 from chassis.update.git import Entries, GitError, Repository
-from chassis.update.origin import FILE
+from chassis.update.origin import FILES
 
 # A database may be at a revision whose example nobody wants any more.
 REVISIONS = "db/migrations/versions/"
@@ -86,12 +86,12 @@ def plan(git: Repository, old_tree: str, new_tree: str, keep: Iterable[str]) -> 
             new[path] = entry
             left[path] = RELEASED
             continue
-        if path in gone:
+        if path in FILES:
+            why = ""
+        elif path in gone:
             why = GONE
         elif is_kept and here.get(path) != entry:
             why = KEPT
-        elif path == FILE:
-            why = ""
         else:
             continue
         if why and new.get(target) != entry:
@@ -103,7 +103,7 @@ def plan(git: Repository, old_tree: str, new_tree: str, keep: Iterable[str]) -> 
             if path in here:
                 tree[path] = here[path]
     for path in set(new) - set(old):
-        if path == FILE or (path in here and is_named(path, keep)):
+        if path in FILES or (path in here and is_named(path, keep)):
             new.pop(path)
     return Plan(old, new, left)
 

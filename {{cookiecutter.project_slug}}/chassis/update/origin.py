@@ -1,5 +1,6 @@
 """Where the workspace came from: `.cruft.json`, in the form of cruft, whose commands can read it too.
 
+A repository that came from another template keeps that template's file, and ours lies in `chassis/`.
 https://cruft.github.io/cruft/
 """
 
@@ -10,7 +11,7 @@ from typing import Any, Self
 
 from chassis.settings import ChassisError
 
-FILE = ".cruft.json"
+FILES = ("chassis/.cruft.json", ".cruft.json")
 # Answers of the moment, which say nothing of the files.
 MOMENTARY = ("init_git", "install")
 ABBREVIATIONS = {
@@ -29,6 +30,7 @@ class Origin:
     """Where the workspace came from.
 
     Attributes:
+        file: in which it stands.
         address: the template's, as git takes it.
         commit: of the template.
         checkout: the branch or tag that was asked for, or None.
@@ -37,6 +39,7 @@ class Origin:
         rest: what else the file holds.
     """
 
+    file: str
     address: str
     commit: str
     checkout: str | None
@@ -45,8 +48,8 @@ class Origin:
     rest: dict[str, Any]
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read what the file holds.
+    def parse(cls, file: str, text: str) -> Self:
+        """Read what a file holds.
 
         Raises:
             OriginError: where it isn't one of cruft's.
@@ -56,13 +59,14 @@ class Origin:
             answers = state.pop("context")["cookiecutter"]
             address, commit = str(state.pop("template")), str(state.pop("commit"))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise OriginError(f"{FILE} can't be read ({error}). Take it from an earlier commit.") from error
+            raise OriginError(f"{file} can't be read ({error}). Take it from an earlier commit.") from error
         name, colon, rest = address.partition(":")
         if colon and name in ABBREVIATIONS:
             address = ABBREVIATIONS[name].format(rest)
         # Private answers are made by the template's own of the day.
         answers = {name: value for name, value in answers.items() if not name.startswith("_")}
-        return cls(address, commit, state.pop("checkout", None), state.pop("directory", None), answers, state)
+        checkout, directory = state.pop("checkout", None), state.pop("directory", None)
+        return cls(file, address, commit, checkout, directory, answers, state)
 
     @classmethod
     def read(cls, workspace: Path) -> Self:
@@ -71,13 +75,13 @@ class Origin:
         Raises:
             OriginError: where there is none, or it can't be used.
         """
-        try:
-            return cls.parse((workspace / FILE).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        file = next((name for name in FILES if (workspace / name).exists()), None)
+        if file is None:
             raise OriginError(
-                f"There is no {FILE}, which tells where this workspace came from. The README says how to make one, "
+                f"There is no {FILES[-1]}, which tells where this workspace came from. The README says how to make one, "
                 'under "Take over changes of the template".'
-            ) from None
+            )
+        return cls.parse(file, (workspace / file).read_text(encoding="utf-8"))
 
     def moved_to(self, commit: str, checkout: str | None, rendered: Path) -> Self:
         """Return what is true after an update, with the answers that the template has been rendered with."""
@@ -96,4 +100,4 @@ class Origin:
             **self.rest,
         }
         text = json.dumps(state, ensure_ascii=False, indent=2) + "\n"
-        (workspace / FILE).write_text(text, encoding="utf-8", newline="\n")
+        (workspace / self.file).write_text(text, encoding="utf-8", newline="\n")
