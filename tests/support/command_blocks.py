@@ -299,7 +299,9 @@ def check_names(block: Block, workspace: Path) -> None:
             line = assignment[3] or ""
         for command in line.split(" && "):
             words = shlex.split(command, comments=True)
-            if not words or (makes_a_workspace and words[0] == "cd"):
+            if makes_a_workspace and words[:1] == ["cd"]:
+                return  # what follows is for the new workspace: tests/bake/test_updates.py runs it
+            if not words:
                 continue
             makes_a_workspace |= words[0] == "uvx"
             try:

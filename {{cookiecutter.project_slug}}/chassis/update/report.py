@@ -10,6 +10,8 @@ from chassis.update.git import Repository
 from chassis.update.template import by_hand
 
 FILE = "chassis-update.json"
+# What reading it raises where it isn't one of ours.
+UNREADABLE = (OSError, ValueError, TypeError)
 
 
 class NoUpdateError(ChassisError):
@@ -58,7 +60,7 @@ class Report:
         """
         try:
             report = cls(**json.loads(git.git_path(FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+        except UNREADABLE:
             report = None
         if (
             report is None
