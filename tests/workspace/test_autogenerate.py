@@ -564,6 +564,7 @@ def test_commands_of_the_guide_are_in_the_workspaces_environment(installed: Work
 
 
 @pytest.mark.full
+@pytest.mark.long
 def test_debians_server_gives_the_same_verdicts(installed: Workspace) -> None:
     """The whole table of changes, many more random edits than usual, the models, and the lint, on PostgreSQL 15."""
     with debian_server() as server:
