@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.belongings import files
 from tests.support.commands import ROOT, Outcome, run
 from tests.support.releases import change, commit, git
 from tests.support.workspaces import TEMPLATE_FOLDER, Workspace, copy_of_template
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_fleet_at_a_glance(released: Path, first: Workspace, tmp_path: Path) -> None:
@@ -39,7 +36,7 @@ def test_the_fleet_at_a_glance(released: Path, first: Workspace, tmp_path: Path)
     (tmp_path / "none").mkdir()
     elsewhere = service("elsewhere")
     (elsewhere / ".cruft.json").write_text(json.dumps(state | {"commit": "a" * 40}), encoding="utf-8")
-    before = contents(tmp_path)
+    before = files(tmp_path)
     names = ["untouched", "conflicting", "changed", "current", "none", "elsewhere"]
     fleet: list[str | Path] = [
         sys.executable,
@@ -63,7 +60,7 @@ def test_the_fleet_at_a_glance(released: Path, first: Workspace, tmp_path: Path)
     assert re.fullmatch(r"changed +v0\.1\.0 +3 +1 +clean +2", table[3])
     assert re.fullmatch(r"none +\? +\? +\? +\? +\?", table[5])
     # What Python compiled aside, nothing was written, git's own folders included.
-    assert contents(tmp_path) == before
+    assert files(tmp_path) == before
 
 
 def release(folder: Path, version: str) -> Outcome:

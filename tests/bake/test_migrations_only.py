@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.support.belongings import files
 from tests.support.command_blocks import broken_links, read_blocks, write_file
 from tests.support.commands import UV, Outcome, run
 from tests.support.releases import commit, git
@@ -83,14 +84,6 @@ class Order(Base):
 }
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and ".git" not in path.relative_to(folder).parts
-    }
-
-
 @pytest.fixture
 def address() -> Iterator[str]:
     """An empty database on Debian's server."""
@@ -140,10 +133,10 @@ def test_what_was_there_stays(shop: Path) -> None:
         (shop / name).parent.mkdir(parents=True, exist_ok=True)
         (shop / name).write_text("Theirs.\n", encoding="utf-8")
     commit(shop, "More")
-    before = contents(shop)
+    before = files(shop, without=[".git"])
     done = add(shop)
     assert done.code == 0, done.output
-    after = contents(shop)
+    after = files(shop, without=[".git"])
     assert {name: after.get(name) for name in before} == before
     listed = re.findall(
         r"^  (\S+)$", done.output.partition("are yours and stay as they are")[2], re.MULTILINE
@@ -161,13 +154,13 @@ def test_what_was_there_stays(shop: Path) -> None:
     assert git(shop, "log", "--format=%s").splitlines() == ["More", "Theirs"]
     # Once more changes nothing.
     again = add(shop)
-    assert (again.code, contents(shop)) == (0, after)
+    assert (again.code, files(shop, without=[".git"])) == (0, after)
 
 
 @pytest.mark.full
 def test_the_page_puts_it_together(shop: Path, shell_environment: dict[str, str], address: str) -> None:
     """db/ADDED.md to the letter, in somebody's repository with classes of their own."""
-    before = contents(shop)
+    before = files(shop, without=[".git"])
     assert add(shop).code == 0
     workspace = Workspace(shop)
     blocks = read_blocks(workspace.read("db/ADDED.md"), "db/ADDED.md")
@@ -202,7 +195,7 @@ def test_the_page_puts_it_together(shop: Path, shell_environment: dict[str, str]
     environment["PATH"] = f"{shop / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
     served = run(shop / "scripts/entrypoint.sh", "python", "-m", "shop", cwd=shop, env=environment).output
     assert served.index("Running upgrade") < served.index("serving postgresql")
-    theirs = contents(shop)
+    theirs = files(shop, without=[".git"])
     changed = {name for name in before if before[name] != theirs[name]}
     assert changed == {"pyproject.toml", ".gitignore", "shop/models/people.py"}
 
@@ -220,11 +213,11 @@ def test_it_is_updated_as_a_service_is(released: Path, shop: Path, of_another: b
     answers = {"project_slug": "shop", "scope": "migrations"}
     cookiecutter(shop.parent, answers, template=address, options=options, cwd=shop.parent, check=True)
     commit(shop, "Migrations")
-    before = contents(shop)
+    before = files(shop, without=[".git"])
     command = ("python3", "-m", "chassis", "update", "--no-check")
     done = run(*command, cwd=shop, env={"UV": str(UV)}, check=False)
     assert done.code == 0, done.output
-    after = contents(shop)
+    after = files(shop, without=[".git"])
     assert all(after[name] == before[name] for name in SHOP)
     assert not (shop / "FEATURE.md").exists()
     assert not (shop / "OPERATIONS.md").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.belongings import files
 from tests.support.commands import UV
 from tests.support.releases import AGENT, ANSWERS, TABLE, change, commit, git, install, python_of, update
 from tests.support.workspaces import Workspace, cookiecutter
@@ -186,7 +187,7 @@ def test_an_interruption_changes_nothing(
     workspace: Workspace, first: Workspace, tmp_path: Path, during: str, number: signal.Signals
 ) -> None:
     (tmp_path / "temporary").mkdir()
-    seen = contents(workspace.path)
+    seen = files(workspace.path, without=[".git", "__pycache__"])
     with subprocess.Popen(
         [python_of(first), "-u", "-m", "chassis", "update"],
         cwd=workspace.path,
@@ -204,7 +205,7 @@ def test_an_interruption_changes_nothing(
         said = process.stdout.read()
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert contents(workspace.path) == seen
+    assert files(workspace.path, without=[".git", "__pycache__"]) == seen
     assert staged(workspace) == {}
     assert list((tmp_path / "temporary").iterdir()) == []
 
@@ -272,19 +273,12 @@ def refusals(released: Path) -> dict[str, tuple[str, tuple[str, ...], str]]:
     }
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return the files, without git's own and what Python compiles."""
-    names = {path: path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-    unwanted = {".git", "__pycache__"}
-    return {str(name): path.read_bytes() for path, name in names.items() if not unwanted & set(name.parts)}
-
-
 def test_what_is_refused_changes_nothing(first: Workspace, released: Path, tmp_path: Path) -> None:
     for number, (what, (before, options, says)) in enumerate(refusals(released).items()):
         git(tmp_path, "clone", "--quiet", str(first.path), f"w{number}")
         workspace = Workspace(tmp_path / f"w{number}")
         subprocess.run(["bash", "-ec", before], cwd=workspace.path, check=True)
-        seen = contents(workspace.path)
+        seen = files(workspace.path, without=[".git", "__pycache__"])
         env = {"UV": str(UV)} | ({"PATH": str(tmp_path / "nothing")} if what == "no git" else {})
         outcome = workspace.run(
             str(python_of(first)), "-m", "chassis", "update", *options, env=env, check=False
@@ -292,4 +286,4 @@ def test_what_is_refused_changes_nothing(first: Workspace, released: Path, tmp_p
         assert says in " ".join(outcome.output.split()), (what, outcome.output)
         assert "Traceback" not in outcome.output, what
         assert (outcome.code == 0) is (what == "nothing to do"), what
-        assert contents(workspace.path) == seen, what
+        assert files(workspace.path, without=[".git", "__pycache__"]) == seen, what

@@ -23,7 +23,7 @@ from tests.support.command_blocks import Block, broken_links, read_blocks, run_b
 from tests.support.commands import ROOT, TOOLS, UV, Outcome, run
 from tests.support.documents import rows_of
 from tests.support.releases import change, commit, git
-from tests.support.servers import missing
+from tests.support.servers import npm_install
 from tests.support.workspaces import QUESTIONS, TEMPLATE_FOLDER, Workspace, cookiecutter, copy_of_template
 
 PAGE = ROOT / "docs/platform-teams.md"
@@ -451,13 +451,8 @@ console.log(`TOLD ${JSON.stringify(told)}`);
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with Backstage's packages, the page's action, and what asks them."""
-    npm = shutil.which("npm")
-    if npm is None:
-        missing("npm")
-        raise AssertionError
     folder = tmp_path_factory.mktemp("node")
-    options = ("--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder)
-    run(npm, "install", *options, *NPM, cwd=folder, timeout=900)
+    npm_install(folder, *NPM, timeout=900)
     action = file_of("packages/backend/src/cookiecutter.ts")
     # It has no annotations, so it is JavaScript too.
     for name, text in {"cookiecutter.ts": action, "cookiecutter.mjs": action, "check.mjs": CHECK}.items():

@@ -33,15 +33,7 @@ def name_version_table(code: Code, name: str, schema: str = "") -> None:
 
 
 def ready(code: Code, database: Database) -> str:
-    done = subprocess.run(
-        [str(code.python), "-c", READY],
-        cwd=code.path,
-        env=code.environment(database.env),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout + done.stderr
+    return code.run(database.env, "-c", READY)[1]
 
 
 @pytest.fixture
@@ -116,15 +108,8 @@ def test_a_throw_away_database_has_it_too(code: Code) -> None:
     """`verify` and `lint` count neither the table nor its schema as left behind."""
     name_version_table(code, "versions", "ours")
     for command in ("verify", "lint"):
-        done = subprocess.run(
-            [str(code.python), "-m", "chassis", command],
-            cwd=code.path,
-            env=code.environment({}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        exit_code, output = code.run({}, "-m", "chassis", command)
+        assert exit_code == 0, output
 
 
 @pytest.mark.full

@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.commands import ROOT
@@ -35,6 +35,16 @@ def look(folder: Path) -> Belongings:
                 contents = path.read_bytes()
             found[str(path.relative_to(folder))] = (mode, contents)
     return found
+
+
+def files(folder: Path, *, without: Collection[str] = ()) -> dict[str, bytes]:
+    """The contents of every file below this folder, but for those in folders of these names."""
+    names = {path: path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {
+        name.as_posix(): path.read_bytes()
+        for path, name in names.items()
+        if not set(without) & set(name.parts)
+    }
 
 
 def below(found: Belongings, *folders: str) -> Belongings:

@@ -87,6 +87,21 @@ class Code:
         output, _ = process.communicate(timeout=timeout)
         return process.returncode, output
 
+    def run(self, env: dict[str, str], *arguments: str, timeout: float = 120) -> tuple[int, str]:
+        """Run this code's Python and return its exit code and output."""
+        done = subprocess.run(
+            [self.python, *arguments],
+            env=self.environment(env),
+            cwd=self.path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
     def replicas(self, env: dict[str, str], number: int, *arguments: str) -> list[tuple[int, str]]:
         """Run Alembic in so many processes that start at the same moment."""
         done = subprocess.run(

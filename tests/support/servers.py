@@ -22,6 +22,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support.commands import run
+
 PASSWORD = "s3cret-p%40ss@w:rd/#1"
 NUMBERS = count(1)
 # Asked for here, as the tests themselves run in an environment that knows nothing of the machine.
@@ -52,6 +54,16 @@ def missing(package: str, *, only_note: bool = False) -> None:
         pytest.fail(what)
     if not only_note:
         pytest.skip(what)
+
+
+def npm_install(folder: Path, *packages: str, timeout: float = 300) -> None:
+    """Install packages of npm into a folder, and run nothing of theirs on the way."""
+    npm = shutil.which("npm")
+    if npm is None:
+        missing("npm")
+        raise AssertionError
+    options = ("--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder)
+    run(npm, "install", *options, *packages, cwd=folder, timeout=timeout)
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.commands import ROOT, run
 from tests.support.places import served
-from tests.support.servers import free_port, missing
+from tests.support.servers import free_port, npm_install
 from tests.support.workspaces import Workspace
 
 # Version 7 speaks the same protocol as 6.
@@ -20,14 +20,8 @@ CLIENT = ROOT / "tests/support/vercel_client.mjs"
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the client, and the package it imports."""
-    npm = shutil.which("npm")
-    if npm is None:
-        missing("npm")
-        raise AssertionError
     folder = tmp_path_factory.mktemp("node")
-    run(
-        npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", folder, PACKAGE, cwd=folder
-    )
+    npm_install(folder, PACKAGE)
     shutil.copy(CLIENT, folder)
     return folder
 
