@@ -121,8 +121,8 @@ def commits(git: Repository, plan: Plan, name: str) -> tuple[str, str]:
     return before, git.commit(git.with_folder(plan.new), name, before)
 
 
-def apply(git: Repository, plan: Plan, name: str) -> dict[str, str]:
-    """Merge into the work tree and the index, and return the conflicts: path and what it is.
+def apply(git: Repository, plan: Plan, name: str) -> None:
+    """Merge into the work tree and the index, with git's marks where there are conflicts.
 
     Raises:
         MergeError: where git can't begin. Then nothing has been changed.
@@ -133,10 +133,8 @@ def apply(git: Repository, plan: Plan, name: str) -> dict[str, str]:
         options = ["-c", "merge.directoryRenames=false", "-c", "merge.renames=true"]
         git.call(*options, "cherry-pick", "--no-commit", after)
     except GitError as error:
-        if not (found := conflicts(git)):
+        if not conflicts(git):
             raise MergeError(f"git can't merge: {error}") from error
-        return found
-    return {}
 
 
 def conflicts(git: Repository) -> dict[str, str]:
