@@ -214,8 +214,19 @@ async function load() {
 
 const isRunning = (id) => get(`v1/runs/${id}`).then(({ status }) => status === "running", () => false);
 
+let fetching = null; // what is on its way to be shown: it would wipe away a question that didn't wait for it
+
+function toShow(action) {
+  const mine = action().finally(() => fetching === mine && (fetching = null));
+  fetching = mine;
+  return mine;
+}
+
+const start = () => toShow(showAll);
 /** Show what the address says. */
-async function show() {
+const show = () => toShow(showConversation);
+
+async function showConversation() {
   leave();
   const { hash } = location;
   const wanted = new URLSearchParams(hash.slice(1));
@@ -265,6 +276,7 @@ function showUsage(conversation) {
 
 /** Ask what is in the message's box. */
 async function send() {
+  while (fetching) await fetching.catch(() => {}); // who began it says what went wrong
   const input = $("message").value.trim();
   if (!input || state.asked) return;
   if (!state.agents.length) await attempt(start);
@@ -299,6 +311,7 @@ async function edit(element, text) {
 }
 
 function mayAsk() {
+  if (fetching) return false;
   if (!state.agent) $("switch-agent").focus();
   return Boolean(state.agent);
 }
@@ -465,12 +478,13 @@ const focusInput = () => matchMedia("(pointer: coarse)").matches || $("message")
 
 // Start
 
-async function start() {
-  state.agents = (await get("v1/agents")).agents;
+async function showAll() {
+  const { agents } = await get("v1/agents");
+  state.agents = agents;
   $("keys").hidden = !key.get();
   if (!state.agents.length) throw new Problem({ what: "There is no agent that you may ask.", hint: "Ask whoever runs the service." });
   showAgents();
-  await Promise.all([show(), showConversations()]);
+  await Promise.all([showConversation(), showConversations()]);
 }
 
 shown.grows($("message"));
