@@ -59,14 +59,16 @@ async function askKey(refusal) {
   return given;
 }
 
-async function changeKey() {
-  const given = await askKey("With another key you see what was asked with that one.");
-  if (!given) return;
-  key.forget();
-  key.set(given);
-  history.replaceState(null, "", address());
-  await attempt(start);
-}
+// A question waits for the dialog too, so that it is asked with the key that was given.
+const changeKey = () =>
+  toShow(async () => {
+    const given = await askKey("With another key you see what was asked with that one.");
+    if (!given) return;
+    key.forget();
+    key.set(given);
+    history.replaceState(null, "", address());
+    await attempt(start);
+  });
 
 function forgetKey() {
   key.forget();
@@ -196,14 +198,15 @@ async function rename(id, name) {
   await showConversations();
 }
 
-async function remove(id, name) {
-  const text = `“${name}” and all that was said in it will be gone for good.`;
-  if (!(await askPerson({ title: "Delete the conversation?", text, ok: "Delete", danger: true }))) return;
-  await call(`v1/conversations/${encodeURIComponent(id)}`, { method: "DELETE" });
-  say("Deleted.");
-  if (id === state.conversation) startAnew();
-  await showConversations();
-}
+const remove = (id, name) =>
+  toShow(async () => {
+    const text = `“${name}” and all that was said in it will be gone for good.`;
+    if (!(await askPerson({ title: "Delete the conversation?", text, ok: "Delete", danger: true }))) return;
+    await call(`v1/conversations/${encodeURIComponent(id)}`, { method: "DELETE" });
+    say("Deleted.");
+    if (id === state.conversation) startAnew();
+    await showConversations();
+  });
 
 async function load() {
   const path = `v1/conversations/${encodeURIComponent(state.conversation)}`;
