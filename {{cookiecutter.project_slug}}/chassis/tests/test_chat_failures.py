@@ -66,6 +66,8 @@ ERRORS: tuple[tuple[int, str, Any, str, str, str], ...] = (
 @pytest.fixture(scope="module")
 def clerk(browser: Browser, servers: list[Server]) -> Iterator[Page]:
     with opening(browser, servers[0].address) as page:
+        # As long as there is some route, Playwright doesn't turn its interception off and on between two tests.
+        page.route("**/nowhere", lambda route: route.abort())
         yield page
 
 
