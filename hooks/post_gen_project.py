@@ -37,6 +37,8 @@ REMOVED = {
         "db/tables/incidents.py",
         "db/migrations/versions/2026_11_26_0710-7c0e5b9d2a41_incidents.py",
         "db/migrations/versions/2026_11_26_0730-b83d6f1e4c95_incidents_and_knowledge.py",
+        "db/migrations/versions/2026_11_27_1610-5c1f8a3e6d92_incidents_and_people.py",
+        "db/migrations/versions/2026_11_27_1630-d2963fb0e14a_examples_and_people.py",
         "tests/test_incidents.py",
     ],
     "use_knowledge": [
@@ -46,6 +48,8 @@ REMOVED = {
         "chassis/tests/test_knowledge.py",
         "db/migrations/versions/2026_11_26_0720-e4a1c8f70b36_knowledge.py",
         "db/migrations/versions/2026_11_26_0730-b83d6f1e4c95_incidents_and_knowledge.py",
+        "db/migrations/versions/2026_11_27_1620-a07e4b95c3d8_knowledge_and_people.py",
+        "db/migrations/versions/2026_11_27_1630-d2963fb0e14a_examples_and_people.py",
         "tests/test_knowledge.py",
     ],
     "use_chat_page": [
@@ -61,6 +65,11 @@ REMOVED = {
     "use_single_machine": ["deploy/compose"],
     "use_kubernetes": ["deploy/kubernetes"],
     "use_github_actions": [".github", "infra/delivery.yaml"],
+}
+# And answer that was "yes" -> what goes: the joint of one example's revision, where there is one for both.
+REPLACED = {
+    "use_incidents": ["db/migrations/versions/2026_11_27_1620-a07e4b95c3d8_knowledge_and_people.py"],
+    "use_knowledge": ["db/migrations/versions/2026_11_27_1610-5c1f8a3e6d92_incidents_and_people.py"],
 }
 # What the answer "migrations" leaves. All else is a service's.
 MIGRATIONS = [
@@ -163,6 +172,7 @@ def keep_what_is_wanted(notes: Notes) -> "tuple[list[str], list[str]]":
     Return what this bake has written, and of what the user had such a file.
     """
     off = [path for answer, paths in REMOVED.items() if not ANSWERS[answer] for path in paths]
+    off += [path for answer, paths in REPLACED.items() if ANSWERS[answer] for path in paths]
     only_migrations = ANSWERS["scope"] == "migrations"
     off += ONLY_SERVICE if only_migrations else ONLY_MIGRATIONS
     unwanted = {

@@ -18,6 +18,7 @@ COMMANDS = {
     "wait": ("database.wait", "wait until the database answers"),
     "roles": ("database.roles", "make the database's two roles, or change their passwords"),
     "keys": ("keys.command", "make, list and revoke API keys"),
+    "users": ("keys.people", "show, limit and block the people who call"),
     "update": ("update.command", "bring over what is new in the template"),
     "ingest": ("knowledge.ingest", "give the knowledge agent documents"),
 }

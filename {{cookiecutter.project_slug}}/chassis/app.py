@@ -34,6 +34,9 @@ from chassis.migrations.options import Options as MigrationOptions
 from chassis.runs.heartbeat import heartbeat
 from chassis.runs.runner import Runner
 from chassis.settings import ALEMBIC_INI, RuntimeEnv, SettingsError, read_project
+from chassis.users.accounts import Users
+from chassis.users.settings import UserSettings
+from chassis.users.tokens import TokenIssuer
 
 __all__ = ["Lifespan", "create_app", "find_agents", "find_routers"]
 
@@ -97,6 +100,7 @@ def create_app(
     try:
         settings = ApiSettings.from_env(env)
         agent_settings = AgentSettings.from_env(env)
+        user_settings = UserSettings.from_env(env)
         database = DatabaseSettings.from_env(env)
         when_ahead = MigrationOptions.read(env, {}).when_ahead
     except SettingsError as error:
@@ -125,6 +129,9 @@ def create_app(
                         "sessions": sessions,
                         "agents": agents,
                         "keys": Keys(sessions),
+                        "users": Users(sessions, user_settings),
+                        "user_settings": user_settings,
+                        "issuer": _issuer(user_settings),
                         "store": store,
                         "runner": runner,
                         "readiness": Readiness(engine, alembic_ini, when_ahead),
@@ -167,6 +174,15 @@ def _own_modules(settings: ApiSettings, env: Mapping[str, str]) -> list[ModuleTy
 
 def _guards(module: ModuleType) -> list[DependsOn]:
     return [] if getattr(module, "PUBLIC", False) else [Depends(authenticate)]
+
+
+def _issuer(settings: UserSettings) -> TokenIssuer | None:
+    if settings.issuer is None:
+        return None
+    # Here, since the libraries that check a token take a tenth of a second to load.
+    from chassis.users.issuer import Issuer
+
+    return Issuer(settings)
 
 
 def _choose_model(name: str, runtime_env: RuntimeEnv, env: Mapping[str, str]) -> Model | NoModelError:

@@ -28,9 +28,11 @@ class EnvironmentSettings(BaseModel):
         except ValidationError as error:
             # One whose default depends on a wrong one is well.
             wrong = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
-            raise SettingsError("; ".join(f"{item['loc'][0]}: {_explain(item)}" for item in wrong)) from None
+            raise SettingsError("; ".join(_explain(item) for item in wrong)) from None
 
 
 def _explain(item: ErrorDetails) -> str:
     own = item["type"] == "value_error"
-    return item["msg"].removeprefix("Value error, ") if own else f"{item['msg']}, not {item['input']!r}"
+    words = item["msg"].removeprefix("Value error, ") if own else f"{item['msg']}, not {item['input']!r}"
+    # What is wrong with several of them together says itself which.
+    return f"{item['loc'][0]}: {words}" if item["loc"] else words

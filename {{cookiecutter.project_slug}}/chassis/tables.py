@@ -7,6 +7,7 @@ from chassis.conversations.tables import Conversation, ConversationEntry
 from chassis.database.base import Base
 from chassis.keys.tables import ApiKey, ApiKeyUsage
 from chassis.runs.tables import Run, RunEvents, RunStatus
+from chassis.users.tables import ApiUser
 
 for _path in sorted(Path(__file__).parent.glob("*/tables.py")):
     import_module(f"chassis.{_path.parent.name}.tables")
@@ -14,6 +15,7 @@ for _path in sorted(Path(__file__).parent.glob("*/tables.py")):
 __all__ = [
     "ApiKey",
     "ApiKeyUsage",
+    "ApiUser",
     "Base",
     "Conversation",
     "ConversationEntry",

@@ -1,4 +1,4 @@
-"""Who calls: whoever shows an API key, and what that key is for.
+"""Who calls: a machine that shows an API key, a person, or a machine for a person.
 
 A key is `ak_ID_SECRET`. Of the secret only the SHA-256 is stored: it is 256 random bits, which nobody can
 guess from a hash however fast the hash is, so the slow ones made for people's passwords would buy nothing.
@@ -6,7 +6,7 @@ guess from a hash however fast the hash is, so the slow ones made for people's p
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import compare_digest
@@ -14,6 +14,7 @@ from hmac import compare_digest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from chassis.keys import tables
+from chassis.users.accounts import Account
 
 KEY = re.compile(r"ak_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{64})")
 # So long a key that was revoked, or whose limits were changed, may go on as before.
@@ -22,24 +23,31 @@ CACHE_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who may run agents; `owner` is the id of the key, under which all is kept that it writes."""
+    """Somebody who may run agents; under `owner`, the id of a key or of a person, all is kept that it writes.
+
+    `accounts` are those that a run counts for: a key that acts for a person, and the person.
+    """
 
     owner: str
+    accounts: tuple[Account, ...]
     agents: frozenset[str] | None = None
-    requests_per_minute: int | None = None
-    tokens_per_day: int | None = None
+    acts_for_users: bool = False
 
     @property
     def has_limits(self) -> bool:
-        """Tell whether its runs are to be counted."""
-        return self.requests_per_minute is not None or self.tokens_per_day is not None
+        """Tell whether its runs are to be counted before they start."""
+        return any(account.has_limits for account in self.accounts)
 
     def may_run(self, agent_id: str) -> bool:
         """Tell whether the agent is among those that the key is for."""
         return self.agents is None or agent_id in self.agents
 
+    def acting_for(self, person: Account) -> "Caller":
+        """Return the caller that this one is when it acts for the person."""
+        return replace(self, owner=person.id, accounts=(*self.accounts, person), acts_for_users=False)
 
-ANONYMOUS = Caller("anonymous")
+
+ANONYMOUS = Caller("anonymous", (Account("anonymous"),), acts_for_users=True)
 
 
 def hash_secret(secret: str) -> str:
@@ -75,6 +83,7 @@ class Keys:
             self._known.pop(key_id, None)
             return None
         agents = None if row.agents is None else frozenset(row.agents)
-        caller = Caller(row.id, agents, row.requests_per_minute, row.tokens_per_day)
+        account = Account(row.id, row.requests_per_minute, row.tokens_per_day, row.cost_per_day)
+        caller = Caller(row.id, (account,), agents, row.acts_for_users)
         self._known[key_id] = (row.secret_hash, caller, time.monotonic() + min(left, CACHE_SECONDS))
         return self._known[key_id]

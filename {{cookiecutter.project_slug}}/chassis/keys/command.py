@@ -8,13 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from pkgutil import iter_modules
 
-from psycopg.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTable
 from sqlalchemy import func, select, update
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from chassis.database.connection import connect
-from chassis.database.engine import sync_engine
+from chassis.database import command
 from chassis.keys.caller import CACHE_SECONDS, hash_secret
 from chassis.keys.limits import TODAY
 from chassis.keys.tables import ApiKey, ApiKeyUsage
@@ -22,7 +19,6 @@ from chassis.settings import WORKSPACE, ChassisError
 
 # The folder whose modules are the agents that keys can be for. Importing them would take seconds.
 AGENTS = WORKSPACE / "agents"
-WAIT_SECONDS = 5
 HEADINGS = ("ID", "NAME", "AGENTS", "LIMITS", "CREATED", "EXPIRES", "LAST USED", "TODAY", "STATE")
 
 
@@ -39,6 +35,8 @@ def create(session: Session, options: argparse.Namespace) -> Iterator[str]:
         agents=options.agents,
         requests_per_minute=options.requests_per_minute,
         tokens_per_day=options.tokens_per_day,
+        cost_per_day=options.cost_per_day,
+        acts_for_users=options.acts_for_users,
         expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
     )
     session.add(key)
@@ -53,10 +51,7 @@ def list_keys(session: Session, options: argparse.Namespace) -> Iterator[str]:
     last = days.correlate(ApiKey).scalar_subquery()
     today = (ApiKeyUsage.owner == ApiKey.id) & (ApiKeyUsage.day == TODAY)
     keys = select(ApiKey, ApiKeyUsage, last).outerjoin(ApiKeyUsage, today).order_by(ApiKey.created_at.desc())
-    lines = [HEADINGS, *(_cells(*row) for row in session.execute(keys))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+    yield from command.table([HEADINGS, *(_cells(*row) for row in session.execute(keys))])
 
 
 def revoke(session: Session, options: argparse.Namespace) -> Iterator[str]:
@@ -70,18 +65,23 @@ def revoke(session: Session, options: argparse.Namespace) -> Iterator[str]:
 
 
 def _cells(key: ApiKey, used: ApiKeyUsage | None, last_used: object) -> tuple[str, ...]:
-    limits = {"runs/min": key.requests_per_minute, "tokens/day": key.tokens_per_day}
     expired = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
     return (
         key.id,
         key.name,
         ",".join(key.agents or ("all",)),
-        ", ".join(f"{limit} {unit}" for unit, limit in limits.items() if limit) or "-",
+        command.tell_limits(key),
         f"{key.created_at:%Y-%m-%d}",
         f"{key.expires_at:%Y-%m-%d}" if key.expires_at else "-",
         str(last_used or "-"),
-        f"{used.runs} runs, {used.input_tokens + used.output_tokens} tokens" if used else "-",
-        "revoked" if key.revoked_at else "expired" if expired else "valid",
+        command.tell_usage(used),
+        "revoked"
+        if key.revoked_at
+        else "expired"
+        if expired
+        else "valid, acts for users"
+        if key.acts_for_users
+        else "valid",
     )
 
 
@@ -91,21 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     new = commands.add_parser("create", help="make a key and show it once")
     new.add_argument("name", type=_name, help="who or what it is for")
     new.add_argument("--agents", type=_names, metavar="ID,ID", help="the agents it may run (default: all)")
-    new.add_argument("--requests-per-minute", type=_count, metavar="N", help="runs it may start")
-    new.add_argument("--tokens-per-day", type=_count, metavar="N", help="tokens its runs may use, UTC days")
-    new.add_argument("--expires-in-days", type=_count, metavar="N", help="how long it is valid")
+    command.add_limits(new)
+    new.add_argument("--acts-for-users", action="store_true", help="may name the person that it calls for")
+    new.add_argument("--expires-in-days", type=command.count, metavar="N", help="how long it is valid")
     new.set_defaults(command=create)
     commands.add_parser("list", help="show all keys").set_defaults(command=list_keys)
     end = commands.add_parser("revoke", help="end a key")
     end.add_argument("id", help="the key's id, as the list shows it")
     end.set_defaults(command=revoke)
     return parser
-
-
-def _count(value: str) -> int:
-    if not (value.isascii() and value.isdecimal() and 0 < int(value) <= 1_000_000_000):
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 1000000000, not {value!r}")
-    return int(value)
 
 
 def _name(value: str) -> str:
@@ -125,16 +119,4 @@ def main(arguments: Sequence[str], agents: Path = AGENTS) -> int:
         ChassisError: saying what is wrong, and what to do.
     """
     options = _parser().parse_args(arguments, argparse.Namespace(folder=agents))
-    try:
-        with connect(sync_engine(), WAIT_SECONDS) as connection, Session(connection) as session:
-            for line in options.command(session, options):
-                print(line)
-    except DBAPIError as error:
-        if isinstance(error.orig, (UndefinedTable, UndefinedColumn)):
-            reason = "The database has no such tables yet. Run: alembic -c db/alembic.ini upgrade head"
-        elif isinstance(error.orig, InsufficientPrivilege):
-            reason = "The service's role may not do that to the tables api_keys and api_key_usage."
-        else:
-            reason = "The database failed: " + " ".join(str(error.orig).split())
-        raise ChassisError(reason) from error
-    return 0
+    return command.run(options, "api_keys and api_key_usage")

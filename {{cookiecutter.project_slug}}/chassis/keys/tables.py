@@ -24,6 +24,10 @@ class ApiKey(Base):
     )
     requests_per_minute: Mapped[int | None]
     tokens_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    cost_per_day: Mapped[Decimal | None] = mapped_column(comment="USD")
+    acts_for_users: Mapped[bool] = mapped_column(
+        server_default=text("false"), comment="whether it may name the person that it calls for"
+    )
     # The minute that the requests are counted in; one row, so that the limit holds for all replicas.
     window_started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     window_requests: Mapped[int] = mapped_column(server_default=text("0"))

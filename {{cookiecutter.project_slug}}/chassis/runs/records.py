@@ -71,8 +71,8 @@ SUCCEED = text("""
         FROM head, ended WHERE conversations.id = head.id
     ), counted AS (
         INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
-        SELECT :owner, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost
-        FROM ended
+        SELECT account, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost
+        FROM ended, unnest(CAST(:accounts AS text[])) AS account
         ON CONFLICT (owner, day) DO UPDATE SET runs = day.runs + 1,
             requests = day.requests + excluded.requests,
             input_tokens = day.input_tokens + excluded.input_tokens,
@@ -90,7 +90,8 @@ END = text("""
         WHERE id = :run_id AND status IN ('running', 'interrupted', 'cancelled')
     )
     INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
-    VALUES (:owner, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost)
+    SELECT account, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost
+    FROM unnest(CAST(:accounts AS text[])) AS account
     ON CONFLICT (owner, day) DO UPDATE SET runs = day.runs + 1,
         requests = day.requests + excluded.requests,
         input_tokens = day.input_tokens + excluded.input_tokens,
@@ -142,7 +143,7 @@ class RunRecords:
             if caller.has_limits:
                 async with self._sessions.begin() as session:
                     await session.execute(BEGIN, values)
-                    # Last, since other runs of the same key wait from here on.
+                    # Last, since other runs of the same key and person wait from here on.
                     await admit(session, caller)
             else:
                 async with self._sessions.engine.connect() as connection:
@@ -165,7 +166,7 @@ class RunRecords:
     async def succeed(
         self,
         run_id: uuid.UUID,
-        owner: str,
+        caller: Caller,
         output: Any,
         usage: RunUsage,
         *,
@@ -177,7 +178,7 @@ class RunRecords:
 
         Args:
             run_id: which run.
-            owner: whose it is.
+            caller: whose it is, and what it counts for.
             output: the answer.
             usage: of this run alone.
             result: what the run brought.
@@ -193,9 +194,9 @@ class RunRecords:
         after = result.conversation
         values = {
             "run_id": run_id,
-            "owner": owner,
+            "owner": caller.owner,
             "output": json.dumps(storable(output)),
-            **_used(usage),
+            **_used(caller, usage),
             "conversation_id": conversation.conversation_id if conversation else None,
             "expected_revision": conversation.revision if conversation else None,
             "entry_ids": ids,
@@ -218,10 +219,10 @@ class RunRecords:
             raise RunCancelled("The run was cancelled.")
 
     async def end(
-        self, run_id: uuid.UUID, owner: str, status: RunStatus, error: str, usage: RunUsage
+        self, run_id: uuid.UUID, caller: Caller, status: RunStatus, error: str, usage: RunUsage
     ) -> None:
         """Write how a run ended that didn't end well, and count what it has used."""
-        values = {"run_id": run_id, "owner": owner, "status": status, "error": error, **_used(usage)}
+        values = {"run_id": run_id, "status": status, "error": error, **_used(caller, usage)}
         async with self._sessions.engine.connect() as connection:
             await connection.execute(END, values)
 
@@ -298,8 +299,9 @@ def no_conversation(conversation_id: str) -> RunError:
     )
 
 
-def _used(usage: RunUsage) -> dict[str, Any]:
+def _used(caller: Caller, usage: RunUsage) -> dict[str, Any]:
     return {
+        "accounts": sorted(account.id for account in caller.accounts),
         "usage": USAGE.dump_json(usage).decode(),
         "requests": usage.requests,
         "input_tokens": usage.input_tokens,

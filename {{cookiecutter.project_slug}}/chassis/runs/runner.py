@@ -82,7 +82,7 @@ class StartedRun:
     agent_id: str
     agent: Agent[Deps, Any]
     model: Model
-    owner: str
+    caller: Caller
     prompt: str
     conversation: Conversation
     # Whether the conversation is kept here; else the caller sends it along each time.
@@ -109,6 +109,11 @@ class StartedRun:
         if self.token.cancelled:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), STOP_SECONDS)
+
+    @property
+    def owner(self) -> str:
+        """Whose run it is."""
+        return self.caller.owner
 
     @property
     def conversation_id(self) -> str | None:
@@ -228,7 +233,7 @@ class Runner:
                 agent_id,
                 registered.agent,
                 self._model,
-                caller.owner,
+                caller,
                 prompt,
                 conversation,
                 kept,
@@ -419,7 +424,7 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 await self.records.succeed(
                     run.id,
-                    run.owner,
+                    run.caller,
                     answer.output,
                     answer.usage,
                     result=result,
@@ -470,7 +475,7 @@ class Runner:
             # A run that is being cancelled still gets its row written.
             with anyio.CancelScope(shield=True):
                 usage = run.meter.used_since(run.conversation.usage)
-                await self.records.end(run.id, run.owner, status, error, usage)
+                await self.records.end(run.id, run.caller, status, error, usage)
         except SQLAlchemyError:
             logger.exception("The end of run %s could not be written", run.id)
         finally:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import URL, Engine, func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from chassis.database import command as database_command
 from chassis.database.engine import sync_engine
 from chassis.keys import caller as callers
 from chassis.keys import command as keys
@@ -23,6 +24,7 @@ from chassis.settings import WORKSPACE, ChassisError
 from chassis.testing.client import ask, check_problem, wait_for
 from chassis.testing.service import clean_env
 from chassis.tests.service import change_key, create_limited_key, id_of, keys_command
+from chassis.users.accounts import Account
 
 # What else a client could put into a body to reach a conversation, by the end of the path.
 WORDS = {"role": "user", "content": "hello"}
@@ -119,7 +121,7 @@ def test_database_that_is_not_ready_is_explained(
 ) -> None:
     with pytest.raises(ChassisError, match=r"Run: alembic -c db/alembic\.ini upgrade head"):
         keys_command(new_database(), "list")
-    monkeypatch.setattr(keys, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(database_command, "WAIT_SECONDS", 0)
     with pytest.raises(ChassisError, match="Nothing answers at the database's address"):
         keys_command(make_url("postgresql://u:p@127.0.0.1:1/d"), "list")
 
@@ -152,7 +154,7 @@ async def test_key_is_not_looked_up_for_each_request(
     key = command("create", "x")
     remembering = callers.Keys(sessions)
     caller = await remembering.find(key)
-    assert caller == callers.Caller(id_of(key))
+    assert caller == callers.Caller(id_of(key), (Account(id_of(key)),))
     command("revoke", id_of(key))
     assert await remembering.find(key) == caller
     assert await callers.Keys(sessions).find(key) is None

@@ -3,6 +3,7 @@
 from chassis.tables import (
     ApiKey,
     ApiKeyUsage,
+    ApiUser,
     Conversation,
     ConversationEntry,
     Run,
@@ -13,6 +14,7 @@ from chassis.tables import (
 __all__ = [
     "ApiKey",
     "ApiKeyUsage",
+    "ApiUser",
     "Conversation",
     "ConversationEntry",
     "Run",

@@ -1,0 +1,57 @@
+"""People who call.
+
+Revision ID: 9b4d7e2c81f0
+Revises: 2f6a91c0d7e3
+Create Date: 2026-11-27 16:00:00+00:00
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "9b4d7e2c81f0"
+down_revision: str | Sequence[str] | None = "2f6a91c0d7e3"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Apply the revision."""
+    op.create_table(
+        "api_users",
+        sa.Column(
+            "id",
+            sa.Text(),
+            nullable=False,
+            comment="user: and what the issuer calls the person; the owner of what they write",
+        ),
+        sa.Column("requests_per_minute", sa.Integer(), nullable=True),
+        sa.Column("tokens_per_day", sa.BigInteger(), nullable=True),
+        sa.Column("cost_per_day", sa.Numeric(), nullable=True, comment="USD"),
+        sa.Column(
+            "window_started_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
+        ),
+        sa.Column("window_requests", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("blocked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_users")),
+    )
+    op.add_column("api_keys", sa.Column("cost_per_day", sa.Numeric(), nullable=True, comment="USD"))
+    op.add_column(
+        "api_keys",
+        sa.Column(
+            "acts_for_users",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="whether it may name the person that it calls for",
+        ),
+    )
+
+
+def downgrade() -> None:
+    """Take the revision back."""
+    op.drop_column("api_keys", "acts_for_users")
+    op.drop_column("api_keys", "cost_per_day")
+    op.drop_table("api_users")
