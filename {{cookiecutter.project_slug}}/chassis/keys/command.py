@@ -11,7 +11,7 @@ from pkgutil import iter_modules
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from chassis.database import command
+from chassis.keys import shared
 from chassis.keys.caller import CACHE_SECONDS, hash_secret
 from chassis.keys.limits import TODAY
 from chassis.keys.tables import ApiKey, ApiKeyUsage
@@ -51,7 +51,7 @@ def list_keys(session: Session, options: argparse.Namespace) -> Iterator[str]:
     last = days.correlate(ApiKey).scalar_subquery()
     today = (ApiKeyUsage.owner == ApiKey.id) & (ApiKeyUsage.day == TODAY)
     keys = select(ApiKey, ApiKeyUsage, last).outerjoin(ApiKeyUsage, today).order_by(ApiKey.created_at.desc())
-    yield from command.table([HEADINGS, *(_cells(*row) for row in session.execute(keys))])
+    yield from shared.table([HEADINGS, *(_cells(*row) for row in session.execute(keys))])
 
 
 def revoke(session: Session, options: argparse.Namespace) -> Iterator[str]:
@@ -70,11 +70,11 @@ def _cells(key: ApiKey, used: ApiKeyUsage | None, last_used: object) -> tuple[st
         key.id,
         key.name,
         ",".join(key.agents or ("all",)),
-        command.tell_limits(key),
+        shared.tell_limits(key),
         f"{key.created_at:%Y-%m-%d}",
         f"{key.expires_at:%Y-%m-%d}" if key.expires_at else "-",
         str(last_used or "-"),
-        command.tell_usage(used),
+        shared.tell_usage(used),
         "revoked"
         if key.revoked_at
         else "expired"
@@ -91,9 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     new = commands.add_parser("create", help="make a key and show it once")
     new.add_argument("name", type=_name, help="who or what it is for")
     new.add_argument("--agents", type=_names, metavar="ID,ID", help="the agents it may run (default: all)")
-    command.add_limits(new)
+    shared.add_limits(new)
     new.add_argument("--acts-for-users", action="store_true", help="may name the person that it calls for")
-    new.add_argument("--expires-in-days", type=command.count, metavar="N", help="how long it is valid")
+    new.add_argument("--expires-in-days", type=shared.count, metavar="N", help="how long it is valid")
     new.set_defaults(command=create)
     commands.add_parser("list", help="show all keys").set_defaults(command=list_keys)
     end = commands.add_parser("revoke", help="end a key")
@@ -119,4 +119,4 @@ def main(arguments: Sequence[str], agents: Path = AGENTS) -> int:
         ChassisError: saying what is wrong, and what to do.
     """
     options = _parser().parse_args(arguments, argparse.Namespace(folder=agents))
-    return command.run(options, "api_keys and api_key_usage")
+    return shared.run(options, "api_keys and api_key_usage")

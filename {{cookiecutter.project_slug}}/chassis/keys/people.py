@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from chassis.database import command
+from chassis.keys import shared
 from chassis.keys.limits import TODAY
 from chassis.keys.tables import ApiKeyUsage
 from chassis.users.accounts import CACHE_SECONDS, USER
@@ -31,10 +31,10 @@ def list_users(session: Session, options: argparse.Namespace) -> Iterator[str]:
     )
     lines = []
     for user_id, row, last, usage in session.execute(people):
-        limits = command.tell_limits(row) if row else "-"
+        limits = shared.tell_limits(row) if row else "-"
         state = "blocked" if row and row.blocked_at else "-"
-        lines.append((user_id.removeprefix(USER), limits, str(last or "-"), command.tell_usage(usage), state))
-    yield from command.table([HEADINGS, *lines])
+        lines.append((user_id.removeprefix(USER), limits, str(last or "-"), shared.tell_usage(usage), state))
+    yield from shared.table([HEADINGS, *lines])
 
 
 def limit(session: Session, options: argparse.Namespace) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("id", type=_subject, help="what the issuer calls the person, the token's `sub`")
         one.set_defaults(command=does)
         if does is limit:
-            command.add_limits(one)
+            shared.add_limits(one)
     return parser
 
 
@@ -94,4 +94,4 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ChassisError: saying what is wrong, and what to do.
     """
-    return command.run(_parser().parse_args(arguments), "api_users and api_key_usage")
+    return shared.run(_parser().parse_args(arguments), "api_users and api_key_usage")

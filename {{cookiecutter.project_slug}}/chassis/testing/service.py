@@ -6,8 +6,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from sqlalchemy import URL, Connection, Engine, text
 
 from chassis.database.engine import sync_engine
 from chassis.keys import command as keys
+from chassis.keys import people
 from chassis.settings import ALEMBIC_INI, WORKSPACE
 
 # What the developer's shell may hold and no test may see: keys that cost money, a real database. Nor that
@@ -115,12 +117,21 @@ def serving(log: Path, url: URL, app: str, **variables: str) -> Iterator[httpx.C
 
 def keys_command(url: URL, *arguments: str, agents: Path = keys.AGENTS) -> str:
     """Run the command that people make API keys with, and return what it prints."""
+    return _command(url, partial(keys.main, arguments, agents))
+
+
+def _command(url: URL, run: Callable[[], int]) -> str:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
         for name in filter(HIDDEN.fullmatch, list(os.environ)):
             patch.delenv(name)
         patch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
-        keys.main(arguments, agents)
+        run()
     return printed.getvalue().strip()
+
+
+def users_command(url: URL, *arguments: str) -> str:
+    """Run the command for the people who call, and return what it prints."""
+    return _command(url, partial(people.main, arguments))
 
 
 def create_key(url: URL, name: str = "tests", *options: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import URL
 
 from chassis.testing.service import Server, upgrade
+from chassis.tests.issuer import AUDIENCE, Issuer, serving_issuer
 from chassis.tests.service import create_key, service, serving
 
 pytest_plugins = ["chassis.testing"]
@@ -44,9 +45,17 @@ def servers(database: URL, logs: Path, model: dict[str, str]) -> Iterator[list[S
 
 
 @pytest.fixture(scope="session")
-def locked(database: URL, logs: Path, model: dict[str, str]) -> Iterator[httpx.Client]:
-    """The service as in production, where callers need a key, but with the OpenAPI document."""
-    with serving(logs / "locked", database, API_KEYS_REQUIRED="True", **model) as client:
+def issuer() -> Iterator[Issuer]:
+    """Whoever vouches for people. A test that changes it has one of its own."""
+    with serving_issuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture(scope="session")
+def locked(database: URL, logs: Path, model: dict[str, str], issuer: Issuer) -> Iterator[httpx.Client]:
+    """The service as in production, where callers need a key or a token, but with the OpenAPI document."""
+    people = {"OIDC_ISSUER": issuer.address, "OIDC_AUDIENCE": AUDIENCE}
+    with serving(logs / "locked", database, API_KEYS_REQUIRED="True", **people, **model) as client:
         yield client
 
 

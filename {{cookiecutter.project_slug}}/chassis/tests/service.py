@@ -14,6 +14,7 @@ AGENTS = Path(__file__).with_name("agents")
 
 service = partial(testing.service, app="chassis.tests.app:app")
 serving = partial(testing.serving, app="chassis.tests.app:app")
+users_command = testing.users_command
 keys_command = partial(testing.keys_command, agents=AGENTS)
 
 

@@ -14,15 +14,15 @@ import pytest
 from sqlalchemy import URL, Engine, func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from chassis.database import command as database_command
 from chassis.database.engine import sync_engine
 from chassis.keys import caller as callers
-from chassis.keys import command as keys
+from chassis.keys import shared
 from chassis.keys.tables import ApiKey
 from chassis.runs.tables import Run
 from chassis.settings import WORKSPACE, ChassisError
 from chassis.testing.client import ask, check_problem, wait_for
 from chassis.testing.service import clean_env
+from chassis.tests.issuer import Issuer
 from chassis.tests.service import change_key, create_limited_key, id_of, keys_command
 from chassis.users.accounts import Account
 
@@ -121,7 +121,7 @@ def test_database_that_is_not_ready_is_explained(
 ) -> None:
     with pytest.raises(ChassisError, match=r"Run: alembic -c db/alembic\.ini upgrade head"):
         keys_command(new_database(), "list")
-    monkeypatch.setattr(database_command, "WAIT_SECONDS", 0)
+    monkeypatch.setattr(shared, "WAIT_SECONDS", 0)
     with pytest.raises(ChassisError, match="Nothing answers at the database's address"):
         keys_command(make_url("postgresql://u:p@127.0.0.1:1/d"), "list")
 
@@ -167,9 +167,35 @@ def test_key_opens_only_its_agents(locked: httpx.Client, command: Callable[..., 
     check_problem(ask(locked, "hello", headers=bearer(key)), 404, "There are: tickets.")
 
 
-def test_what_one_key_wrote_no_other_key_can_reach(locked: httpx.Client, command: Callable[..., str]) -> None:
+# Two that are not the same caller, each made of a key that may name people, another key, and an issuer.
+STRANGERS: dict[str, Callable[[str, str, Issuer], tuple[dict[str, str], dict[str, str]]]] = {
+    "two keys": lambda gateway, key, _: (bearer(gateway), bearer(key)),
+    "two people": lambda *given: (bearer(given[2].token("one")), bearer(given[2].token("two"))),
+    "two people of a key": lambda gateway, *_: (named(gateway, "three"), named(gateway, "four")),
+    "a person and the key that names others": lambda gateway, *_: (named(gateway, "five"), bearer(gateway)),
+    "a key and a person that it names": lambda gateway, *_: (bearer(gateway), named(gateway, "six")),
+    "a person and who is called as a key": lambda _, key, issuer: (
+        bearer(key),
+        bearer(issuer.token(id_of(key))),
+    ),
+    "a person and who is called as a person is kept": lambda _, key, issuer: (
+        bearer(issuer.token("seven")),
+        bearer(issuer.token("user:seven")),
+    ),
+}
+
+
+def named(key: str, subject: str) -> dict[str, str]:
+    return bearer(key) | {"X-User-ID": subject}
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+def test_what_one_wrote_no_other_can_reach(
+    locked: httpx.Client, command: Callable[..., str], issuer: Issuer, who: str
+) -> None:
     """By every operation of the OpenAPI document that takes the id of a conversation or a run."""
-    ada, bob = bearer(command("create", "Ada")), bearer(command("create", "Bob"))
+    gateway = command("create", "Ada", "--acts-for-users")
+    ada, bob = STRANGERS[who](gateway, command("create", "Bob"), issuer)
     run = ask(locked, "a secret", headers={**ada, "Idempotency-Key": "1"}).json()
     conversation = run["conversation_id"]
     ids = {"run_id": run["run_id"], "conversation_id": conversation, "agent_id": "assistant"}
@@ -187,8 +213,11 @@ def test_what_one_key_wrote_no_other_key_can_reach(locked: httpx.Client, command
         refused = locked.request(method, path, json=body, headers=bob)
         check_problem(refused, 404)
         assert "a secret" not in refused.text
-    for path in ("/v1/conversations", "/v1/usage"):
-        assert not next(iter(locked.get(path, headers=bob).json().values()))
+    assert locked.get("/v1/conversations", headers=bob).json()["conversations"] == []
+    # What a key did for people counts for it.
+    assert len(locked.get("/v1/usage", headers=bob).json()["days"]) == (
+        who == "a person and the key that names others"
+    )
     again = ask(locked, "a secret", headers={**bob, "Idempotency-Key": "1"}).json()
     assert again["run_id"] != run["run_id"]
     # For its owner all is as it was, and each of these requests is a good one.
@@ -225,6 +254,6 @@ def test_tokens_a_day(locked: httpx.Client, command: Callable[..., str]) -> None
     refused = ask(locked, "hello", headers=bearer(key))
     check_problem(refused, 429, "5 tokens a day (UTC)")
     assert 1 <= int(refused.headers["Retry-After"]) <= 24 * 60 * 60
-    assert f"  1 runs, {used} tokens  " in line_of(command("list"), key)
+    assert f"  1 runs, {used} tokens, 0.00 USD  " in line_of(command("list"), key)
     # What was stored stays readable.
     assert locked.get("/v1/conversations", headers=bearer(key)).json()["conversations"]

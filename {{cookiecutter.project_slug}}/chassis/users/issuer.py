@@ -177,7 +177,7 @@ def _secure(url: object) -> str:
 
 def _known(document: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out keys that sign nothing, or are of a kind that nobody knows yet."""
-    keys = [key for key in document["keys"] if key.get("use", "sig") == "sig"]
+    keys = [key for key in document["keys"] if isinstance(key, dict) and key.get("use", "sig") == "sig"]
     return {"keys": [key for key in keys if key.get("kty") in {"RSA", "EC", "OKP"}]}
 
 

@@ -1,4 +1,4 @@
-"""What the commands share that read and write tables: their arguments, and words for what the database answers."""
+"""What the commands for keys and for people share: their arguments, and words for what the database answers."""
 
 import argparse
 from collections.abc import Iterable, Sequence
