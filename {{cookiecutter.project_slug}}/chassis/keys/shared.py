@@ -1,8 +1,9 @@
 """What the commands for keys and for people share: their arguments, and words for what the database answers."""
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from psycopg.errors import InsufficientPrivilege, UndefinedColumn, UndefinedTable
@@ -15,6 +16,7 @@ from chassis.settings import ChassisError
 
 WAIT_SECONDS = 5
 MOST = 1_000_000_000
+AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 MISSING = (UndefinedTable, UndefinedColumn)
 
 
@@ -54,19 +56,12 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 def tell_limits(row: Any) -> str:
     """Return the limits of a row as a list shows them, or a dash."""
-    limits = {
-        "runs/min": row.requests_per_minute,
-        "tokens/day": row.tokens_per_day,
-        "USD/day": row.cost_per_day,
-    }
-    return (
-        ", ".join(
-            f"{limit:f} {unit}" if unit == "USD/day" else f"{limit} {unit}"
-            for unit, limit in limits.items()
-            if limit
-        )
-        or "-"
+    limits = (
+        (row.requests_per_minute, "runs/min"),
+        (row.tokens_per_day, "tokens/day"),
+        (row.cost_per_day, "USD/day"),
     )
+    return ", ".join(f"{limit} {unit}" for limit, unit in limits if limit) or "-"
 
 
 def tell_usage(used: Any) -> str:
@@ -95,10 +90,6 @@ def count(value: str) -> int:
 
 def cost(value: str) -> Decimal:
     """Read an amount in USD."""
-    try:
-        amount = Decimal(value)
-    except InvalidOperation:
-        amount = Decimal(0)
-    if not (value.isascii() and 0 < amount <= MOST):
+    if not AMOUNT.fullmatch(value) or not (amount := Decimal(value)):
         raise argparse.ArgumentTypeError(f"must be an amount in USD, such as 2.50, not {value!r}")
     return amount

@@ -105,6 +105,7 @@ def test_key_can_be_made_in_a_shell(database: URL, locked: httpx.Client) -> None
         (("create", "x", "--agents", "assistant,nobody"), "There is no agent nobody. There are: assistant"),
         (("revoke", "nothing"), "There is no key 'nothing'. See: python -m chassis keys list"),
         (("create", "x", "--requests-per-minute", "0"), "must be a whole number from 1"),
+        (("create", "x", "--cost-per-day", "nan"), "must be an amount in USD"),
         (("create", "a\nb"), "must be one line of text"),
     ],
 )
