@@ -19,6 +19,7 @@ COMMANDS = {
     "roles": ("database.roles", "make the database's two roles, or change their passwords"),
     "keys": ("keys.command", "make, list and revoke API keys"),
     "users": ("keys.people", "show, limit and block the people who call"),
+    "data": ("retention.command", "hand over, or erase, all that belongs to somebody"),
     "update": ("update.command", "bring over what is new in the template"),
     "ingest": ("knowledge.ingest", "give the knowledge agent documents"),
 }

@@ -31,6 +31,8 @@ from chassis.http.settings import ApiSettings
 from chassis.keys.authentication import authenticate
 from chassis.keys.caller import Keys
 from chassis.migrations.options import Options as MigrationOptions
+from chassis.retention.housekeeping import housekeeping
+from chassis.retention.settings import RetentionSettings
 from chassis.runs.heartbeat import heartbeat
 from chassis.runs.runner import Runner
 from chassis.settings import ALEMBIC_INI, RuntimeEnv, SettingsError, read_project
@@ -49,6 +51,7 @@ FEATURES = (
     "runs.routes",
     "conversations.routes",
     "keys.routes",
+    "retention.routes",
     "protocols.vercel",
     "protocols.ag_ui",
     "protocols.openai",
@@ -101,6 +104,7 @@ def create_app(
         settings = ApiSettings.from_env(env)
         agent_settings = AgentSettings.from_env(env)
         user_settings = UserSettings.from_env(env)
+        retention = RetentionSettings.from_env(env)
         database = DatabaseSettings.from_env(env)
         when_ahead = MigrationOptions.read(env, {}).when_ahead
     except SettingsError as error:
@@ -122,7 +126,7 @@ def create_app(
             app.state.sessions = sessions
             async with lifespan(app) if lifespan else nullcontext({}) as resources:
                 runner = Runner(agents, sessions, store, chosen, agent_settings, resources)
-                async with heartbeat(runner, agent_settings):
+                async with heartbeat(runner, agent_settings), housekeeping(sessions, retention):
                     yield {
                         **resources,
                         "settings": settings,

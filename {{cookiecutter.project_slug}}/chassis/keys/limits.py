@@ -39,7 +39,7 @@ async def _check_day(session: AsyncSession, account: Account) -> None:
     usage = tables.ApiKeyUsage
     used = select(usage.input_tokens + usage.output_tokens, usage.cost)
     today = used.where(usage.owner == account.id, usage.day == TODAY)
-    tokens, cost = (await session.execute(today)).tuples().one_or_none() or (0, 0)
+    tokens, cost = (await session.execute(today)).one_or_none() or (0, 0)
     if account.tokens_per_day is not None and tokens >= account.tokens_per_day:
         limit = f"{account.tokens_per_day} tokens a day (UTC)"
     elif account.cost_per_day is not None and cost >= account.cost_per_day:

@@ -26,7 +26,7 @@ from chassis.settings import ALEMBIC_INI, WORKSPACE
 # What the developer's shell may hold and no test may see: keys that cost money, a real database. Nor that
 # Python may keep no bytecode: each service would compile all libraries anew.
 HIDDEN = re.compile(
-    r"(AGENT|KNOWLEDGE|API|CHAT|DB|AWS|LOG|OTEL|OIDC|USER)_.*|.*_(API_KEY|BASE_URL)|DATABASE_URL|RUNTIME_ENV|MIGRATE_.*"
+    r"(AGENT|KNOWLEDGE|API|CHAT|DB|AWS|LOG|OTEL|OIDC|USER|KEEP)_.*|.*_(API_KEY|BASE_URL)|DATABASE_URL|RUNTIME_ENV|MIGRATE_.*"
     r"|WAIT_FOR_DB.*|PYTHONDONTWRITEBYTECODE"
 )
 

@@ -1,0 +1,112 @@
+"""Deletes what is older than the settings let it get, in portions so small that nobody has to wait for one."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic_ai.conversation_store import ConversationConflict
+from sqlalchemy import CursorResult, TextClause, exists, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from chassis.conversations.store import DatabaseConversationStore
+from chassis.conversations.tables import Conversation
+from chassis.database.engine import Sessions
+from chassis.retention.settings import RetentionSettings
+from chassis.runs.tables import Run, RunStatus
+
+# How many rows one statement deletes, and how many seconds it rests before the next one.
+PORTION, PAUSE_SECONDS = 100, 0.1
+RUNS = text("""
+    DELETE FROM runs WHERE id IN (
+        SELECT id FROM runs WHERE status <> 'running' AND finished_at < now() - CAST(:age AS interval)
+        LIMIT :portion FOR UPDATE SKIP LOCKED
+    )
+""")
+DOCUMENTS = text("""
+    DELETE FROM documents WHERE source IN (
+        SELECT source FROM documents WHERE updated_at < now() - CAST(:age AS interval)
+        LIMIT :portion FOR UPDATE SKIP LOCKED
+    )
+""")
+HAS_DOCUMENTS = (Path(__file__).parent.parent / "knowledge").is_dir()
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def housekeeping(sessions: Sessions, settings: RetentionSettings) -> AsyncIterator[None]:
+    """Do it in the background of the block, unless everything is kept for good."""
+    if not settings.is_on:
+        yield
+        return
+    task = asyncio.create_task(_keep_tidying(sessions, settings), name="housekeeping")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _keep_tidying(sessions: Sessions, settings: RetentionSettings) -> None:
+    # Not all replicas at once; where two are about the same, each does a part of it.
+    await asyncio.sleep(random.uniform(0, min(settings.interval_seconds, 60)))  # noqa: S311 -- no secret
+    while True:
+        try:
+            await tidy(sessions, settings)
+        except SQLAlchemyError as error:
+            logger.warning("The database failed: %s", getattr(error, "orig", None) or error)
+        except Exception:
+            logger.exception("The housekeeping failed")
+        await asyncio.sleep(settings.interval_seconds)
+
+
+async def tidy(sessions: Sessions, settings: RetentionSettings) -> None:
+    """Delete all that is due."""
+    counts = {
+        "conversations": await _conversations(sessions, settings.conversations_days),
+        "runs": await _rows(sessions, RUNS, settings.runs_days),
+        "documents": await _rows(sessions, DOCUMENTS, settings.documents_days if HAS_DOCUMENTS else None),
+    }
+    if any(counts.values()):
+        logger.info("Deleted as too old: %s", ", ".join(f"{n} {what}" for what, n in counts.items() if n))
+
+
+async def _conversations(sessions: Sessions, days: float | None) -> int:
+    """Delete the conversations that nobody has used for so long, and return how many there were."""
+    if days is None:
+        return 0
+    store = DatabaseConversationStore(sessions)
+    old = Conversation.updated_at < func.now() - timedelta(days=days)
+    underway = exists().where(Run.conversation_id == Conversation.id, Run.status == RunStatus.RUNNING)
+    due = select(Conversation.id, Conversation.revision).where(old, ~underway).limit(PORTION)
+    count = 0
+    while True:
+        async with sessions() as session:
+            found = (await session.execute(due.order_by(Conversation.updated_at))).all()
+        for conversation_id, revision in found:
+            with suppress(ConversationConflict):  # somebody uses it again
+                await store.delete_record(conversation_id, expected_revision=revision)
+                count += 1
+        if len(found) < PORTION:
+            return count
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _rows(sessions: Sessions, statement: TextClause, days: float | None) -> int:
+    if days is None:
+        return 0
+    count = 0
+    while True:
+        async with sessions.begin() as session:
+            done = await session.execute(statement, {"age": timedelta(days=days), "portion": PORTION})
+        deleted = cast("CursorResult[Any]", done).rowcount
+        count += deleted
+        if deleted < PORTION:
+            return count
+        await asyncio.sleep(PAUSE_SECONDS)
