@@ -9,7 +9,7 @@ from sqlalchemy import or_, select
 from chassis.agents.deps import Deps
 from db.tables import chassis as tables
 
-# The model is chosen for each run: AGENT_MODEL, or DEFAULT_MODEL in agents/__init__.py.
+# AGENT_MODEL answers, or DEFAULT_MODEL in agents/__init__.py. One of its own: see api/README.md, "Models".
 AGENT = Agent(
     name="Assistant",
     description="Answers questions, knows the time and finds earlier conversations.",

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -14,10 +15,9 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.params import Depends as DependsOn
 from pydantic_ai.models import Model
-from pydantic_ai.models.function import FunctionModel
 
 from chassis import __version__, telemetry
-from chassis.agents.models import NoModelError, resolve_model
+from chassis.agents.choice import Models
 from chassis.agents.registry import Agents, find_agents
 from chassis.agents.settings import AgentSettings
 from chassis.conversations.store import DatabaseConversationStore
@@ -34,8 +34,9 @@ from chassis.migrations.options import Options as MigrationOptions
 from chassis.retention.housekeeping import housekeeping
 from chassis.retention.settings import RetentionSettings
 from chassis.runs.heartbeat import heartbeat
+from chassis.runs.history import WindowedModel
 from chassis.runs.runner import Runner
-from chassis.settings import ALEMBIC_INI, RuntimeEnv, SettingsError, read_project
+from chassis.settings import ALEMBIC_INI, SettingsError, read_project
 from chassis.users.accounts import Users
 from chassis.users.settings import UserSettings
 from chassis.users.tokens import TokenIssuer
@@ -121,17 +122,29 @@ def create_app(
         try:
             sessions = session_factory(engine)
             store = DatabaseConversationStore(sessions)
-            name = agent_settings.model or default_model
-            chosen = model or _choose_model(name, settings.runtime_env, env)
+            models = Models(
+                default_model,
+                agent_settings,
+                settings.runtime_env,
+                env,
+                instead=model,
+                wrap=partial(
+                    WindowedModel,
+                    messages=agent_settings.history_messages,
+                    chars=agent_settings.history_chars,
+                ),
+            )
+            models.warn()
             app.state.sessions = sessions
             async with lifespan(app) if lifespan else nullcontext({}) as resources:
-                runner = Runner(agents, sessions, store, chosen, agent_settings, resources)
+                runner = Runner(agents, sessions, store, models, agent_settings, resources)
                 async with heartbeat(runner, agent_settings), housekeeping(sessions, retention):
                     yield {
                         **resources,
                         "settings": settings,
                         "sessions": sessions,
                         "agents": agents,
+                        "models": models,
                         "keys": Keys(sessions),
                         "users": Users(sessions, user_settings),
                         "user_settings": user_settings,
@@ -187,15 +200,3 @@ def _issuer(settings: UserSettings) -> TokenIssuer | None:
     from chassis.users.issuer import Issuer
 
     return Issuer(settings)
-
-
-def _choose_model(name: str, runtime_env: RuntimeEnv, env: Mapping[str, str]) -> Model | NoModelError:
-    # The service starts without a model too: health checks and conversations don't need one.
-    try:
-        model = resolve_model(name, runtime_env, env)
-    except NoModelError as reason:
-        logger.warning("Runs will be refused. %s", reason)
-        return reason
-    if isinstance(model, FunctionModel):
-        logger.warning("There is no key for %s, so a demonstration model answers.", name)
-    return model

@@ -41,7 +41,7 @@ def resolve_model(name: str, runtime_env: RuntimeEnv, env: Mapping[str, str] = o
     """
     provider, colon, _ = name.partition(":")
     if not colon:  # pydantic-ai has a model "test", which would answer nonsense as if it were meant.
-        raise NoModelError(f"AGENT_MODEL={name} can't be used: write PROVIDER:MODEL.")
+        raise NoModelError(f"The model {name} can't be used: write PROVIDER:MODEL.")
     variables = CREDENTIALS.get(provider, ())
     if variables and not any(env.get(variable) for variable in variables):
         if runtime_env is RuntimeEnv.DEV:
@@ -59,4 +59,4 @@ def resolve_model(name: str, runtime_env: RuntimeEnv, env: Mapping[str, str] = o
     try:
         return infer_model(name, merging_provider) if provider in TAKES_CLIENT else infer_model(name)
     except (UserError, ImportError) as error:
-        raise NoModelError(f"AGENT_MODEL={name} can't be used: {error}") from error
+        raise NoModelError(f"The model {name} can't be used: {error}") from error

@@ -1,8 +1,23 @@
 """Settings of the agents, from environment variables that start with ``AGENT_``."""
 
-from pydantic import ConfigDict, Field
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from chassis.environment import EnvironmentSettings
+
+
+def _names(value: Any) -> Any:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+def _with_providers(names: tuple[str, ...]) -> tuple[str, ...]:
+    if wrong := [name for name in names if ":" not in name]:
+        raise ValueError(f"{wrong[0]} can't be used: write PROVIDER:MODEL")
+    return names
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_with_providers)]
 
 
 class AgentSettings(EnvironmentSettings):
@@ -11,6 +26,11 @@ class AgentSettings(EnvironmentSettings):
     model_config = ConfigDict(alias_generator=lambda name: f"AGENT_{name}".upper(), populate_by_name=True)
 
     model: str | None = Field(default=None, description="PROVIDER:MODEL, as pydantic-ai names them")
+    models: Names = Field(default=(), description="those that a request may choose, with commas between them")
+    fallback_models: Names = Field(
+        default=(),
+        description="those that stand in, one after the other, where the first is down or out of quota",
+    )
     timeout: float = Field(
         default=120, gt=0, description="seconds that a run may take, the model's and its tools'"
     )

@@ -36,7 +36,7 @@ from chassis.http.settings import ApiSettings
 from chassis.http.streaming import EventStream
 from chassis.keys.caller import Caller
 from chassis.runs.runner import Runner, StartedRun
-from chassis.runs.views import RunnerOf
+from chassis.runs.views import ModelChoice, RunnerOf
 
 Adapter: TypeAlias = UIAdapter[Any, Any, Any, Deps, Any]
 
@@ -53,10 +53,14 @@ class Services:
     runner: Runner
     store: DatabaseConversationStore
     settings: ApiSettings
+    # The model that the request wants.
+    model: str | None
 
 
-async def _services(runner: RunnerOf, store: StoreOf, settings: SettingsOf) -> Services:
-    return Services(runner, store, settings)
+async def _services(
+    runner: RunnerOf, store: StoreOf, settings: SettingsOf, model: ModelChoice = None
+) -> Services:
+    return Services(runner, store, settings, model)
 
 
 ServicesOf = Annotated[Services, Depends(_services)]
@@ -95,7 +99,9 @@ async def stream(
         (words(part.content) for part in reversed(_parts(loaded)) if isinstance(part, UserPromptPart)), ""
     )
     runner = services.runner
-    run = await runner.start(agent_id, caller, prompt, conversation_id=conversation_id, create=True)
+    run = await runner.start(
+        agent_id, caller, prompt, conversation_id=conversation_id, create=True, model=services.model
+    )
     options |= {"conversation_store": services.store, "conversation_scope": caller.owner}
     adapter = kind(run.agent, body, **options)
     # A client that is stopped goes away, and goes on showing what it has.

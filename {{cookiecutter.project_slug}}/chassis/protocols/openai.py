@@ -31,7 +31,7 @@ from chassis.http.dependencies import SettingsOf
 from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
 from chassis.keys.authentication import CallerOf
 from chassis.runs.runner import StartedRun
-from chassis.runs.views import RunnerOf
+from chassis.runs.views import ModelChoice, RunnerOf
 
 
 class OpenAIRoute(APIRoute):
@@ -239,7 +239,12 @@ async def read_model(model: str, agents: AgentsOf, caller: CallerOf) -> ModelVie
 
 @router.post("/chat/completions", response_model=ChatCompletion, responses=EVENTS)
 async def complete_chat(
-    body: ChatRequest, request: Request, caller: CallerOf, runner: RunnerOf, settings: SettingsOf
+    body: ChatRequest,
+    request: Request,
+    caller: CallerOf,
+    runner: RunnerOf,
+    settings: SettingsOf,
+    chosen: ModelChoice = None,
 ) -> Response | dict[str, Any]:
     """Run an agent on the messages. With `stream` the answer comes as server-sent events."""
     if all(message.role != "user" for message in body.messages):
@@ -252,7 +257,7 @@ async def complete_chat(
             prompt = last.text
         case "assistant":
             prompt = CONTINUE
-    run = await runner.start(body.model, caller, prompt or "", history=_history(earlier))
+    run = await runner.start(body.model, caller, prompt or "", history=_history(earlier), model=chosen)
     options = runner.options(run) | {"model_settings": _settings(body)}
     events = runner.track(run, _native(run, prompt, options))
     head = {"id": f"chatcmpl-{run.id}", "created": int(time.time()), "model": body.model}

@@ -85,6 +85,9 @@ def explain(error: Exception) -> RunError:
     """Say what an error of a run means for its caller."""
     if isinstance(error, RunError):
         return error
+    if isinstance(error, ai.FallbackExceptionGroup):
+        # What the first says counts: it is the one that is meant to answer.
+        return explain(error.exceptions[0])
     if isinstance(error, ai.RunTimedOut):
         return timed_out()
     if isinstance(error, SQLAlchemyError) and (failure := explain_database_error(error)):

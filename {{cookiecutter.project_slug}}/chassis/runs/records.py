@@ -47,7 +47,7 @@ SUCCEED = text("""
         FOR NO KEY UPDATE
     ), ended AS (
         UPDATE runs SET status = 'succeeded', finished_at = now(), error = NULL,
-            output = CAST(:output AS json), usage = CAST(:usage AS jsonb)
+            model = :model, output = CAST(:output AS json), usage = CAST(:usage AS jsonb)
         WHERE id = :run_id AND status IN ('running', 'interrupted')
             AND (CAST(:conversation_id AS text) IS NULL OR EXISTS (SELECT FROM head))
         RETURNING id
@@ -170,6 +170,7 @@ class RunRecords:
         output: Any,
         usage: RunUsage,
         *,
+        model: str,
         result: AgentRunResult[Any],
         conversation: Conversation | None,
         branch: Branch | None = None,
@@ -181,6 +182,7 @@ class RunRecords:
             caller: whose it is, and what it counts for.
             output: the answer.
             usage: of this run alone.
+            model: which one answered.
             result: what the run brought.
             conversation: the one to append its messages to, as it was when the run began.
             branch: where to, if not to its end.
@@ -195,6 +197,7 @@ class RunRecords:
         values = {
             "run_id": run_id,
             "owner": caller.owner,
+            "model": model,
             "output": json.dumps(storable(output)),
             **_used(caller, usage),
             "conversation_id": conversation.conversation_id if conversation else None,

@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, HTTPException, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
+from chassis.agents.choice import ModelsOf
 from chassis.agents.registry import AgentsOf
 from chassis.conversations.routes import ConversationId, MessageId
 from chassis.http.dependencies import SettingsOf
@@ -14,7 +15,16 @@ from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
 from chassis.keys.authentication import CallerOf
 from chassis.runs.records import RepeatedRun
 from chassis.runs.tables import RunStatus
-from chassis.runs.views import RunnerOf, RunView, find_run, no_run, render, send_events, view_answer
+from chassis.runs.views import (
+    ModelChoice,
+    RunnerOf,
+    RunView,
+    find_run,
+    no_run,
+    render,
+    send_events,
+    view_answer,
+)
 
 agents = APIRouter(prefix="/v1/agents", tags=["agents"])
 runs = APIRouter(prefix="/v1/runs", tags=["runs"])
@@ -37,9 +47,10 @@ class AgentView(BaseModel):
 
 
 class AgentList(BaseModel):
-    """All agents that the caller may run."""
+    """All agents that the caller may run, and the models that a run may name in the header X-Model."""
 
     agents: list[AgentView]
+    models: list[str] = []
 
 
 class RunRequest(BaseModel, extra="forbid"):
@@ -61,14 +72,15 @@ class RunRequest(BaseModel, extra="forbid"):
 
 
 @agents.get("")
-async def list_agents(known: AgentsOf, caller: CallerOf) -> AgentList:
+async def list_agents(known: AgentsOf, models: ModelsOf, caller: CallerOf) -> AgentList:
     """List the agents that can be run."""
     return AgentList(
         agents=[
             AgentView(id=entry.id, name=entry.name, description=entry.description)
             for entry in known.values()
             if caller.may_run(entry.id)
-        ]
+        ],
+        models=list(models.offered),
     )
 
 
@@ -85,6 +97,7 @@ async def run_agent(
     settings: SettingsOf,
     caller: CallerOf,
     idempotency_key: IdempotencyKey = None,
+    model: ModelChoice = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response | RunView:
     """Run an agent and answer with its output.
@@ -102,6 +115,7 @@ async def run_agent(
             conversation_id=body.conversation_id,
             replaces=body.replaces,
             idempotency_key=idempotency_key,
+            model=model,
         )
     except RepeatedRun as repeated:
         if streamed:

@@ -30,8 +30,8 @@ from pydantic_ai.usage import RunUsage
 from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import SQLAlchemyError
 
+from chassis.agents.choice import Models, first_of, who_answered
 from chassis.agents.deps import Deps
-from chassis.agents.models import NoModelError
 from chassis.agents.registry import Agents
 from chassis.agents.settings import AgentSettings
 from chassis.context import RUN_ID
@@ -43,7 +43,6 @@ from chassis.keys.caller import Caller
 from chassis.runs.clock import Clock
 from chassis.runs.errors import INTERRUPTED, explain, timed_out, too_busy
 from chassis.runs.events import EventStore, RunLog
-from chassis.runs.history import WindowedModel
 from chassis.runs.load import refused_runs, underway_runs
 from chassis.runs.records import RunRecords, no_conversation
 from chassis.runs.tables import RunStatus
@@ -111,6 +110,11 @@ class StartedRun:
                 await asyncio.wait_for(self.ended.wait(), STOP_SECONDS)
 
     @property
+    def model_id(self) -> str:
+        """The model that is asked first."""
+        return first_of(self.model).model_id
+
+    @property
     def owner(self) -> str:
         """Whose run it is."""
         return self.caller.owner
@@ -128,6 +132,7 @@ class Answer:
     run: StartedRun
     output: Any
     usage: RunUsage
+    model_id: str
 
 
 class Runner:
@@ -138,18 +143,15 @@ class Runner:
         agents: Agents,
         sessions: Sessions,
         store: DatabaseConversationStore,
-        model: Model | NoModelError,
+        models: Models,
         settings: AgentSettings,
         resources: Mapping[str, Any],
     ) -> None:
-        """Keep what runs need. Where no model is to be had, `model` is the reason, given to each run."""
         self._agents = agents
         self._resources = resources
         self._sessions = sessions
         self._store = store
-        if isinstance(model, Model):
-            model = WindowedModel(model, settings.history_messages, settings.history_chars)
-        self._model = model
+        self._models = models
         self._settings = settings
         self.at_most = settings.concurrent_runs
         self.records = RunRecords(sessions)
@@ -171,6 +173,7 @@ class Runner:
         replaces: str | None = None,
         history: Sequence[ModelMessage] | None = None,
         idempotency_key: str | None = None,
+        model: str | None = None,
     ) -> StartedRun:
         """Note the start of a run.
 
@@ -184,6 +187,7 @@ class Runner:
                 after it is left out from then on, though nothing is deleted.
             history: what was said before, from a caller who keeps the conversation; nothing is stored of it.
             idempotency_key: the caller's name for the request, under which it runs once.
+            model: the model that the request wants, one of those on offer.
 
         Raises:
             RunError: if there is no such agent or conversation, somebody else writes to it, no model can
@@ -195,10 +199,9 @@ class Runner:
             known = ", ".join(known for known in self._agents if caller.may_run(known))
             detail = f"There is no agent {agent_id!r}. There are: {known}."
             raise RunError(HTTPStatus.NOT_FOUND, detail, code="model_not_found")
-        if isinstance(self._model, NoModelError):
-            raise RunError(HTTPStatus.SERVICE_UNAVAILABLE, str(self._model), final=True)
+        chosen = self._models.choose(registered.agent, model)
         with self._room():
-            request = "\0".join([agent_id, str(conversation_id), prompt, *([replaces] if replaces else [])])
+            request = "\0".join([agent_id, str(conversation_id), prompt, *filter(None, (replaces, model))])
             request_hash = hashlib.sha256(request.encode()).hexdigest() if idempotency_key else None
             kept = history is None
             conversation, is_new = Conversation(messages=list(history or ())), kept
@@ -232,7 +235,7 @@ class Runner:
                 run_id,
                 agent_id,
                 registered.agent,
-                self._model,
+                chosen,
                 caller,
                 prompt,
                 conversation,
@@ -254,7 +257,7 @@ class Runner:
                     "id": run.id,
                     "conversation_id": run.conversation_id,
                     "agent_id": agent_id,
-                    "model": run.model.model_id,
+                    "model": run.model_id,
                     "owner": run.owner,
                 },
             )
@@ -418,7 +421,12 @@ class Runner:
             raise
 
     async def _succeed(self, run: StartedRun, result: AgentRunResult[Any], *, save: bool) -> Answer:
-        answer = Answer(run, _plain(result.output), usage_of(result, run.conversation.usage))
+        answer = Answer(
+            run,
+            _plain(result.output),
+            usage_of(result, run.conversation.usage),
+            who_answered(run.model, result.new_messages()),
+        )
         try:
             # Once the answer is there, it gets stored.
             with anyio.CancelScope(shield=True):
@@ -427,6 +435,7 @@ class Runner:
                     run.caller,
                     answer.output,
                     answer.usage,
+                    model=answer.model_id,
                     result=result,
                     conversation=run.conversation if save else None,
                     branch=run.branch,

@@ -8,7 +8,7 @@ from math import ceil
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import HTTPException
+from fastapi import Header, HTTPException
 from pydantic import BaseModel
 from pydantic_ai import AgentStreamEvent
 from pydantic_ai.messages import (
@@ -33,6 +33,14 @@ from chassis.runs.runner import Answer, Runner, StartedRun
 from chassis.runs.tables import Run, RunStatus
 
 RunnerOf = Annotated[Runner, from_state("runner")]
+ModelChoice = Annotated[
+    str | None,
+    Header(
+        alias="X-Model",
+        max_length=200,
+        description="The model that is to answer, one of those that GET /v1/agents lists; else the agent's own does.",
+    ),
+]
 
 
 class RunView(BaseModel):
@@ -115,7 +123,10 @@ def render(item: StartedRun | AgentStreamEvent | Answer | RunError) -> tuple[str
 def view_answer(answer: Answer) -> RunView:
     """Return a run that has just ended well."""
     return RunView(
-        **_identity(answer.run), status=RunStatus.SUCCEEDED, output=answer.output, usage=used(answer.usage)
+        **_identity(answer.run) | {"model": answer.model_id},
+        status=RunStatus.SUCCEEDED,
+        output=answer.output,
+        usage=used(answer.usage),
     )
 
 
@@ -124,7 +135,7 @@ def _identity(run: StartedRun) -> dict[str, Any]:
         "run_id": str(run.id),
         "agent_id": run.agent_id,
         "conversation_id": run.conversation_id,
-        "model": run.model.model_id,
+        "model": run.model_id,
     }
 
 

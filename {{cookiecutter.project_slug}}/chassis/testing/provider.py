@@ -12,7 +12,8 @@
     flaky WORDS         is out of order for the first request with these words
     half                answers half of a surrogate pair
 
-All else is answered with "Heard N: WORDS", where N is how often the user spoke. `GET /stats` counts, and
+All else is answered with "Heard N: WORDS", where N is how often the user spoke. A model with the name `fail-WHAT`
+refuses all of it. `GET /stats` counts, and
 `GET /last` shows the last request.
 By hand: python -m chassis.testing.provider --port 9000
 """
@@ -225,7 +226,8 @@ async def completions(request: Request) -> Response:
     last.clear()
     last.update(body)
     said = [text_of(message) for message in body["messages"] if message["role"] == "user"]
-    return refusal(said[-1]) or Completion(body, obey(body["messages"]))
+    named = body["model"].replace("fail-", "fail ", 1)
+    return refusal(named) or refusal(said[-1]) or Completion(body, obey(body["messages"]))
 
 
 def embedding(text: str, dimensions: int) -> list[float]:

@@ -282,5 +282,5 @@ def test_model_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["nobody:model", "no-provider"])
 def test_model_that_nobody_knows(name: str) -> None:
-    with pytest.raises(NoModelError, match=f"AGENT_MODEL={name}"):
+    with pytest.raises(NoModelError, match=f"The model {name}"):
         resolve_model(name, RuntimeEnv.DEV, {})
