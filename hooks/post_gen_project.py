@@ -55,9 +55,11 @@ REMOVED = {
     "use_chat_page": [
         "chassis/chat",
         "chassis/tests/chat_page.py",
+        "chassis/tests/openid.py",
         "chassis/tests/test_chat_failures.py",
         "chassis/tests/test_chat_messages.py",
         "chassis/tests/test_chat_page.py",
+        "chassis/tests/test_chat_sign_in.py",
     ],
     "use_openai_api": ["chassis/protocols/openai.py", "chassis/tests/test_openai_api.py"],
     "use_ag_ui": ["chassis/protocols/ag_ui.py", "chassis/tests/test_ag_ui.py"],

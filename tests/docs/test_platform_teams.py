@@ -29,6 +29,8 @@ from tests.support.workspaces import QUESTIONS, TEMPLATE_FOLDER, Workspace, cook
 PAGE = ROOT / "docs/platform-teams.md"
 BLOCKS = read_blocks(PAGE.read_text(encoding="utf-8"), "docs/platform-teams.md")
 NAME = "cookiecutter-agent-api"
+# Which one is here: another one uv would fetch from where not every machine gets to.
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 COOKIECUTTER = (sys.executable, "-m", "cookiecutter")
 UPDATE = "chassis update"
 BAKING = ("Defaults of the organisation", "Without questions", "A replay file")
@@ -71,8 +73,8 @@ class Place:
         return {"HOME": str(self.folder / "home"), "PATH": path}
 
     def here(self, text: str) -> str:
-        """The text with the addresses of what is here."""
-        return text.replace("https://github.com/", self.addresses)
+        """The text with the addresses of what is here, and a Python that is."""
+        return text.replace("https://github.com/", self.addresses).replace('"3.12"', f'"{PYTHON}"')
 
     def commands(self, block: Block) -> str:
         """The block's commands, for what is here, without installing."""
@@ -469,7 +471,7 @@ def test_backstage_takes_the_files_and_runs_the_action(place: Place, node: Path)
     component = yaml.safe_load(file_of("catalog-info.yaml"))
     odd = {"author": '{{ 7 * 7 }} "%}" {% endraw %} {# \\ ’', "project_name": "O'Brien & Söhne: 50 %"}
     bake = steps()["bake"]
-    bake["values"] |= odd
+    bake["values"] |= odd | {"python_version": PYTHON}
     bake["template"] = place.here(bake["template"])
     output = node / "workspace"
     asked = {

@@ -5,16 +5,14 @@ import re
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.choices import SINGLE
-from tests.support.commands import UV, run
 from tests.support.once import Once
 from tests.support.servers import missing
-from tests.support.workspaces import Workspace, cookiecutter
+from tests.support.workspaces import Workspace
 
 # The steps of `python -m chassis check` that are quick.
 CHECKS = (
@@ -35,34 +33,6 @@ WITHOUT_PARTS = {
 }
 PARTS = WITHOUT_PARTS.keys()
 OF_PARTS = [f"chassis/tests/test_{name}.py" for name in ("ag_ui", "agents", "keys", "openapi")]
-
-
-@pytest.fixture(scope="session")
-def packages_of_all(once: Once) -> Path:
-    """An environment with what any answer brings, for workspaces that are baked without installing."""
-
-    def make(folder: Path) -> None:
-        answers = {"use_ag_ui": "yes", "install": "no", "init_git": "no"}
-        outcome = cookiecutter(folder, answers)
-        assert outcome.code == 0, outcome.output
-        workspace = folder / "agent-api"
-        run(UV, "sync", "--quiet", "--all-groups", cwd=workspace)
-        python = ("--python", workspace / ".venv/bin/python")
-        run(UV, "pip", "install", "--quiet", *python, "pydantic-ai-slim[anthropic,google]", cwd=workspace)
-
-    return once.folder("packages-of-all", make) / "agent-api/.venv"
-
-
-@pytest.fixture
-def ready(bake: Callable[..., Workspace], packages_of_all: Path) -> Callable[..., Workspace]:
-    """Bake with the given answers a workspace in which everything can be run."""
-
-    def ready(**answers: Any) -> Workspace:
-        workspace = bake(**answers)
-        (workspace.path / ".venv").symlink_to(packages_of_all)
-        return workspace
-
-    return ready
 
 
 def passes(workspace: Workspace, *more: str) -> None:

@@ -3,20 +3,21 @@
 
 import { usage } from "./cards.js";
 import { call, get, key, onKeyNeeded } from "./client.js";
-import { ask as askPerson } from "./dialog.js";
+import { ask as askPerson, INSTEAD } from "./dialog.js";
 import { h, iconButton, json, say } from "./elements.js";
 import * as shown from "./messages.js";
 import { Problem } from "./problems.js";
+import { begin, finish, offer, signOut, token } from "./signin.js";
 import { follow, question } from "./stream.js";
 
 const RUN = "run"; // the run that this tab waits for, to go on with it after a reload
 const $ = (id) => document.getElementById(id);
 // `agent` is null where the one that answered in the conversation is gone and no other was chosen; `asked` is the
 // question being answered, `failed` the last that wasn't; `left` is the conversation that was open when another
-// agent was chosen, and `override` lets that agent go on in it.
+// agent was chosen, and `override` lets that agent go on in it; `isOffered` tells whether one may sign in.
 const state = {
   agents: [], agent: null, conversation: null, title: "", control: null, asked: null, failed: null, left: null,
-  override: null,
+  override: null, isOffered: false,
 };
 
 const agentOf = (id) => state.agents.find((agent) => agent.id === id);
@@ -25,10 +26,17 @@ const address = (conversation, agent = state.agent?.id) =>
 
 // What went wrong, and what can be done about it
 
-const ACTIONS = { retry: "Try again", key: "Enter the key", new: "New conversation", reload: "Reload" };
+// "access" is for a call that was refused: the dialog offers a key too. "sign-in" is for a sign-in that has failed.
+const ACTIONS = {
+  retry: "Try again", key: "Enter the key", access: "Sign in", "sign-in": "Sign in", new: "New conversation",
+  reload: "Reload",
+};
 
 function actionOf({ action = "retry" }, again) {
-  return { retry: again, key: again, new: startAnew, reload: () => location.reload() }[action];
+  // To try again brings up the dialog where the service asks who calls.
+  const signIn = state.agents.length ? () => attempt(toSignIn) : again;
+  const reload = () => location.reload();
+  return { retry: again, key: again, access: again, "sign-in": signIn, new: startAnew, reload }[action];
 }
 
 /** Do something, and show what went wrong. */
@@ -47,17 +55,65 @@ async function attempt(action) {
   }
 }
 
-// The key
+// Who calls: somebody who has signed in, or a key
 
-let asked = null; // one dialog, however many calls need the key
-onKeyNeeded((refusal) => (asked ??= askKey(refusal).finally(() => (asked = null))));
+let asked = null; // one dialog, however many calls need it
+let isBackInVain = false; // why is said in the notice, which a dialog would hide
+onKeyNeeded((refusal) => (isBackInVain ? null : (asked ??= askKey(refusal).finally(() => (asked = null)))));
 
 async function askKey(refusal) {
-  const text = refusal || "The service asks for one. It is kept in this tab only, until you close it.";
-  const given = await askPerson({ title: "API key", text, label: "Key", type: "password", ok: "Use key" });
-  $("keys").hidden = !given && !key.get();
+  const kept = "is kept in this tab only, until you close it.";
+  const way = await offer().catch((problem) => problem);
+  const isOffered = way && !(way instanceof Error);
+  const why = isOffered ? `The service asks who you are. What you give it ${kept}` : `The service asks for one. It ${kept}`;
+  const given = await askPerson({
+    title: isOffered ? "Sign in" : "API key",
+    text: [refusal || why, way?.isAway && way.message].filter(Boolean).join(" "),
+    label: isOffered ? "Or use an API key" : "Key",
+    type: "password",
+    ok: "Use key",
+    instead: isOffered ? "Sign in" : undefined,
+  });
+  if (given === INSTEAD) {
+    await beginSignIn();
+    return null;
+  }
+  showAccess(given);
   return given;
 }
+
+/** Show what can be changed about who calls. */
+function showAccess(given) {
+  const isSignedIn = Boolean(token()) && !given;
+  const hasKey = !isSignedIn && Boolean(given || key.get());
+  $("sign-out").hidden = !isSignedIn;
+  $("change-key").hidden = $("forget-key").hidden = !hasKey;
+  $("sign-in").hidden = isSignedIn || !state.isOffered;
+  $("keys").hidden = !isSignedIn && !hasKey && !state.isOffered;
+}
+
+/** Find out whether one may sign in; where it doesn't work just now, whoever tries is told. */
+async function showOffer() {
+  state.isOffered = Boolean(await offer().catch(({ isAway }) => isAway));
+  showAccess();
+}
+
+/** Go to sign in, and take along what isn't sent yet. Whoever asked as somebody else leaves that one's conversation. */
+function beginSignIn() {
+  const { input, run } = state.asked ?? state.failed?.asked ?? {};
+  const typed = $("message").value;
+  const message = [run || typed.includes(input) ? "" : input, typed].filter(Boolean).join("\n\n");
+  const wasSomebodyElse = !token() && (key.get() || state.agents.length);
+  return begin({ message, here: location.hash, next: wasSomebodyElse ? address() : location.hash });
+}
+
+const toSignIn = () => toShow(beginSignIn);
+
+const toSignOut = () =>
+  toShow(() => {
+    leave();
+    return signOut();
+  });
 
 // A question waits for the dialog too, so that it is asked with the key that was given.
 const changeKey = () =>
@@ -484,10 +540,25 @@ const focusInput = () => matchMedia("(pointer: coarse)").matches || $("message")
 async function showAll() {
   const { agents } = await get("v1/agents");
   state.agents = agents;
-  $("keys").hidden = !key.get();
+  showAccess();
   if (!state.agents.length) throw new Problem({ what: "There is no agent that you may ask.", hint: "Ask whoever runs the service." });
   showAgents();
   await Promise.all([showConversation(), showConversations()]);
+}
+
+/** Open the page, or come back to it from signing in. */
+async function arrive() {
+  try {
+    if (await finish((message) => $("message").value || type(message))) say("You are signed in.");
+  } catch (error) {
+    isBackInVain = true;
+    await showAll().catch(() => {}); // as far as one may see it without
+    throw error;
+  } finally {
+    isBackInVain = false;
+    showOffer();
+  }
+  await showAll();
 }
 
 shown.grows($("message"));
@@ -496,6 +567,8 @@ $("send").onclick = send;
 $("skip").onclick = () => $("message").focus();
 $("new").onclick = () => (startAnew(), focusInput());
 $("go-on").onclick = () => (goOn(), focusInput());
+$("sign-in").onclick = () => attempt(toSignIn);
+$("sign-out").onclick = () => attempt(toSignOut);
 $("change-key").onclick = changeKey;
 $("forget-key").onclick = forgetKey;
 $("agents").onchange = ({ target }) => choose(target.value);
@@ -520,4 +593,4 @@ addEventListener("online", () => {
   if (!$("notice").hidden && $("notice-action").textContent === ACTIONS.retry) $("notice-action").click();
 });
 focusInput();
-await attempt(start);
+await attempt(() => toShow(arrive));

@@ -1,28 +1,29 @@
-// Calls of the API, with the key that it may ask for.
+// Calls of the API, with the token of who is signed in, or the key that it may ask for.
 
-import { Problem, problemOf, unreachable } from "./problems.js";
+import { Problem, problemOf } from "./problems.js";
+import { request } from "./request.js";
+import { ended, forget, freshToken, offer, refresh, token } from "./signin.js";
 
 const KEY = "api-key"; // only in the tab's own storage, never in an address
-const PATIENCE = 20_000; // milliseconds until an answer must have begun
 
 let askForKey = async () => null;
 
-/** Say how to ask the person for a key; the function gets what is wrong with the last and returns one or null. */
+/** Say how to ask the person for a key; the function gets what is wrong with what was shown and returns one or null. */
 export function onKeyNeeded(ask) {
   askForKey = ask;
 }
 
 export const key = {
   get: () => sessionStorage.getItem(KEY),
-  set: (value) => sessionStorage.setItem(KEY, value),
+  set: (value) => (forget(), sessionStorage.setItem(KEY, value)), // it counts from now on, in place of a sign-in
   forget: () => sessionStorage.clear(),
 };
 
-/** Call the API and return the response; the person is asked for a key when one is needed. */
+/** Call the API and return the response; the person is asked for a key, or to sign in, when that is needed. */
 export async function call(path, { method = "GET", body, headers, signal } = {}) {
-  for (;;) {
-    const shown = key.get();
-    const response = await begin(path, {
+  for (let mayRenew = true; ; ) {
+    const shown = (await freshToken()) ?? key.get();
+    const response = await request(path, {
       method,
       signal,
       body: body && JSON.stringify(body),
@@ -35,24 +36,22 @@ export async function call(path, { method = "GET", body, headers, signal } = {})
     if (response.ok) return response;
     const problem = await problemOf(response);
     if (response.status !== 401) throw problem;
-    if (key.get() !== shown) continue; // somebody else has asked meanwhile
-    const given = await askForKey(shown ? problem.message : "");
-    if (!given) throw shown ? problem : new Problem({ what: "An API key is needed.", hint: "", action: "key" });
+    if ((token() ?? key.get()) !== shown) continue; // somebody else has asked meanwhile
+    if (mayRenew && token()) {
+      mayRenew = false; // a new token that is refused too isn't renewed for ever
+      if (await refresh()) continue;
+    }
+    const refusal = token() ? ended() : shown ? problem : null;
+    const given = await askForKey(refusal?.message ?? "");
+    if (!given) throw refusal ?? (await nothingShown());
     key.set(given);
   }
 }
 
-/** Fetch, but don't wait for ever: a connection may be dead without anybody having said so. */
-async function begin(path, { signal, ...options }) {
-  const late = new AbortController();
-  const timer = setTimeout(() => late.abort(), PATIENCE);
-  try {
-    return await fetch(path, { ...options, signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal });
-  } catch (error) {
-    throw signal?.aborted ? error : unreachable();
-  } finally {
-    clearTimeout(timer);
-  }
+async function nothingShown() {
+  const isOffered = await offer().catch(() => null);
+  if (isOffered) return new Problem({ what: "You aren't signed in.", hint: "", action: "access" });
+  return new Problem({ what: "An API key is needed.", hint: "", action: "key" });
 }
 
 /** Call the API and return the JSON of its answer. */

@@ -32,11 +32,12 @@ const BEGINNINGS = [
   ["The conversation", { status: 404, what: "This question was changed meanwhile.", hint: "Reload the page.", action: "reload" }],
   ["Another run of the conversation", { what: "Another answer of this conversation is still being written.", hint: "Wait until it is there, then try again." }],
   ["Another run changed", { what: "The conversation was changed meanwhile, perhaps in another tab.", hint: "Reload the page, then ask again.", action: "reload" }],
+  ["This person may not", { what: "You may not use this service any more.", hint: "Ask whoever runs it.", action: "" }],
   ["The run was cancelled", { what: "The answer was stopped, perhaps in another tab.", hint: "Try again." }],
   ["The run took longer", { what: "The answer took longer than the service allows.", hint: "Ask for less, then try again." }],
 ];
 
-/** What went wrong; `action` is what is offered: "retry", "key", "new", "reload" or nothing. */
+/** What went wrong; `action` is what is offered: a name in app.js' ACTIONS, or nothing. */
 export class Problem extends Error {
   constructor({ status = 0, title, detail, errors, what, hint, action }, retryAfter) {
     const known = WORDS[status] ?? WORDS[Math.floor(status / 100) * 100] ?? {};
