@@ -264,7 +264,7 @@ async def test_stream_that_was_cut_goes_on(
     rest = await resume(clients[where], run_id, events[-1].id)
     whole = events + rest
     assert [event.id for event in whole] == list(range(1, len(whole) + 1))
-    assert [event.name for event in whole] == ["run", *["text"] * 20, "done"]
+    assert [event.name for event in whole] == ["run", *["text"] * 20, "done"], whole[-1]
     assert told(whole) == whole[-1].data["output"] == answer
     # Whoever asks once more gets the same.
     assert await resume(clients[1 - where], run_id, 0) == whole
