@@ -50,33 +50,30 @@ async def _merge_response(response: Response) -> None:
 
 
 class Merged(AsyncByteStream):
-    """A stream of events, of which those that wait are merged."""
+    """A stream of events, of which those that wait are merged.
+
+    To iterate once more goes on with what the first iteration has left: openai's client does so after the last event,
+    to free the connection, while its first iteration is still underway.
+    """
 
     def __init__(self, stream: AsyncByteStream) -> None:
         """Take the stream as it comes off the network."""
         self._stream = stream
+        self._waiting = bytearray()
+        self._arrived, self._taken = asyncio.Event(), asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._iteration = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield whole events, as many as there are."""
-        waiting = bytearray()
-        arrived, taken = asyncio.Event(), asyncio.Event()
-
-        async def read() -> None:
-            try:
-                async for piece in self._stream:
-                    waiting.extend(piece)
-                    arrived.set()
-                    while len(waiting) > AHEAD:
-                        taken.clear()
-                        await taken.wait()
-            finally:
-                arrived.set()
-
-        reader = asyncio.create_task(read())
+        self._iteration = mine = self._iteration + 1
+        waiting = self._waiting
+        reader = self._reader = self._reader or asyncio.create_task(self._read())
         try:
             while True:
-                await arrived.wait()
-                arrived.clear()
+                if not reader.done():
+                    await self._arrived.wait()
+                self._arrived.clear()
                 ended = reader.done()
                 # What isn't whole yet follows. Lines that end otherwise, and an event larger than all that is read
                 # ahead, are passed on as they are.
@@ -86,18 +83,36 @@ class Merged(AsyncByteStream):
                 if whole >= len(END):
                     events = bytes(waiting[:whole])
                     del waiting[:whole]
-                    taken.set()
+                    self._taken.set()
                     yield merge(events)
                 if ended:
                     break
             await reader
         finally:
-            reader.cancel()
+            if mine == self._iteration:
+                await self._stop()
+
+    async def _read(self) -> None:
+        try:
+            async for piece in self._stream:
+                self._waiting.extend(piece)
+                self._arrived.set()
+                while len(self._waiting) > AHEAD:
+                    self._taken.clear()
+                    await self._taken.wait()
+        finally:
+            self._arrived.set()
+
+    async def _stop(self) -> None:
+        if self._reader:
+            self._reader.cancel()
             with suppress(asyncio.CancelledError):
-                await reader
+                await self._reader
 
     async def aclose(self) -> None:
         """Close it."""
+        with suppress(Exception):  # whoever iterates is told
+            await self._stop()
         await self._stream.aclose()
 
 

@@ -5,10 +5,12 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
+import openai
 import pytest
 from httpx2 import AsyncByteStream
 
-from chassis.agents.merging import AHEAD, Merged, merge
+from chassis.agents.merging import AHEAD, Merged, merge, merging_client
 
 pytestmark = pytest.mark.anyio
 
@@ -186,6 +188,33 @@ async def test_an_error_comes_after_what_arrived_before_it() -> None:
     assert await anext(merged) == stream(chat("a"))
     with pytest.raises(ConnectionError, match="lost"):
         await anext(merged)
+
+
+async def test_who_iterates_once_more_gets_the_rest() -> None:
+    """As openai's client does after the last event, before it has ended its first iteration."""
+    done, wait = stream("data: [DONE]"), asyncio.Event()
+    source = Pieces(stream(chat("a")) + done, wait, b": bye\n\n")
+    merged = Merged(source)
+    first = aiter(merged)
+    assert await anext(first) == stream(chat("a")) + done
+    wait.set()
+    assert [piece async for piece in merged] == [b": bye\n\n"]
+    await first.aclose()  # type: ignore[attr-defined]
+    assert [piece async for piece in merged] == []
+    await merged.aclose()
+
+
+async def test_a_stream_takes_no_longer_than_its_provider(provider: httpx.Client) -> None:
+    """Nor does the connection get lost, which the client would use for the next question."""
+    async with openai.AsyncOpenAI(
+        base_url=str(provider.base_url.join("/v1")), api_key="x", http_client=merging_client(), max_retries=0
+    ) as client:
+        for _ in range(100):
+            answer = await client.chat.completions.create(
+                model="fake", messages=[{"role": "user", "content": "hello"}], stream=True
+            )
+            texts = [chunk.choices[0].delta.content or "" async for chunk in answer if chunk.choices]
+            assert "".join(texts) == "Heard 1: hello"
 
 
 async def test_who_goes_away_leaves_no_task() -> None:
