@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.belongings import files
 from tests.support.commands import ROOT, Outcome, run
-from tests.support.releases import change, commit, git
+from tests.support.releases import HEAD, change, commit, git
 from tests.support.workspaces import TEMPLATE_FOLDER, Workspace, copy_of_template
 
 
@@ -27,7 +27,7 @@ def test_the_fleet_at_a_glance(released: Path, first: Workspace, tmp_path: Path)
     change(changed, "chassis/errors.py", '"""', '"""Ours. ')
     versions = changed / "db/migrations/versions"
     for number in "12":
-        text = f'revision = "aaaaaaaaaaa{number}"\ndown_revision: str | None = "b83d6f1e4c95"\n'
+        text = f'revision = "aaaaaaaaaaa{number}"\ndown_revision: str | None = "{HEAD}"\n'
         (versions / f"{number}.py").write_text(text, encoding="utf-8")
     commit(changed, "Ours")
     newest = git(released, "rev-parse", "v0.4.0^{commit}").strip()

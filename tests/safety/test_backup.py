@@ -25,6 +25,7 @@ RUN = "'00000000-0000-0000-0000-000000000001'"
 ROWS = {
     "api_keys": f"('1', {ODD}, 'hash', ARRAY['a', NULL], 1)",
     "api_key_usage": f"({ODD}, '2026-02-28', 9223372036854775807, 0, 0, 0, 0.000000000000000000001)",
+    "api_users": f"({ODD}, 1, 9223372036854775807, 0.000000000000000000001)",
     "conversation_entries": """('1', NULL, 'message', '{"a": [1.50, null, "\\\\ü"]}')""",
     "conversations": f"('1', {ODD}, NULL, '1', ARRAY['1', 'a,b', '{{}}'], NULL, NULL, '{{}}', NULL, 'r')",
     "runs": f"({RUN}, '1', 'assistant', 'model', 'failed', {ODD})",

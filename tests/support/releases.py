@@ -10,6 +10,8 @@ import pytest
 from tests.support.commands import UV, Outcome, run
 from tests.support.workspaces import TEMPLATE_FOLDER, Workspace, cookiecutter, copy_of_template
 
+# The newest revision of a workspace of the default answers.
+HEAD = "d2963fb0e14a"
 NEW_REVISION = '''"""Give runs a note, for the test."""
 
 import sqlalchemy as sa
@@ -30,10 +32,10 @@ def downgrade() -> None:
     """Drop it."""
     op.drop_column("runs", "note")
 '''
-JOINED = '''"""Join the chassis' and the examples' revisions."""
+JOINED = f'''"""Join the chassis' and the examples' revisions."""
 
 revision = "90b1e2c3d4f5"
-down_revision = ("b83d6f1e4c95", "5d0c7a1be9f4")
+down_revision = ("{HEAD}", "5d0c7a1be9f4")
 branch_labels = None
 depends_on = None
 
@@ -131,6 +133,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "agents",
             "app.py",
             "conftest.py",
+            "issuer.py",
             "service.py",
             "test_settings.py",
         }:

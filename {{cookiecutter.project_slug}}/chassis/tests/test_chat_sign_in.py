@@ -101,7 +101,8 @@ def sign_in(page: Page) -> None:
 
 def dialog_text(page: Page) -> str:
     expect(page.get_by_role("dialog")).to_be_visible()
-    return page.locator("#ask-text").inner_text()
+    text: str = page.locator("#ask-text").inner_text()
+    return text
 
 
 def test_who_signs_in_may_ask_until_signing_out(
