@@ -61,7 +61,12 @@ REMOVED = {
         "chassis/tests/test_chat_page.py",
         "chassis/tests/test_chat_sign_in.py",
     ],
-    "use_openai_api": ["chassis/protocols/openai.py", "chassis/tests/test_openai_api.py"],
+    "use_openai_api": [
+        "chassis/protocols/openai*.py",
+        "chassis/protocols/response*.py",
+        "chassis/tests/test_openai_api.py",
+        "chassis/tests/test_responses.py",
+    ],
     "use_ag_ui": ["chassis/protocols/ag_ui.py", "chassis/tests/test_ag_ui.py"],
     "use_ecs": ["infra", ".github/workflows/deliver.yml"],
     "use_single_machine": ["deploy/compose"],

@@ -56,6 +56,7 @@ FEATURES = (
     "protocols.vercel",
     "protocols.ag_ui",
     "protocols.openai",
+    "protocols.responses",
     "chat.routes",
 )
 HERE = Path(__file__).parent

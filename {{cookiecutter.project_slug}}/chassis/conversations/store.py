@@ -128,6 +128,19 @@ BEFORE = sql_text("""
     )
     SELECT parent_id FROM history WHERE id = :entry_id
 """)
+# The last entry of a run, in what the conversation has or has left behind.
+END_OF_RUN = sql_text("""
+    WITH RECURSIVE log AS (
+        SELECT id, parent_id FROM conversation_entries WHERE id = ANY(CAST(:tips AS text[]))
+        UNION
+        SELECT entry.id, entry.parent_id FROM conversation_entries AS entry JOIN log ON entry.id = log.parent_id
+    )
+    SELECT entry.id FROM log JOIN conversation_entries AS entry ON entry.id = log.id
+    WHERE entry.message ->> 'run_id' = :run_id AND NOT EXISTS (
+        SELECT FROM conversation_entries AS next WHERE next.parent_id = entry.id AND next.message ->> 'run_id' = :run_id
+    )
+    LIMIT 1
+""")
 
 
 class DatabaseConversationStore(ConversationStore):
@@ -241,6 +254,42 @@ class DatabaseConversationStore(ConversationStore):
             revision=record.revision,
         )
         return conversation, Branch(before.parent_id)
+
+    async def load_after(
+        self, conversation_id: str, run_id: str, *, limit: int, scope: str
+    ) -> tuple[Conversation, Branch | None] | None:
+        """Load a conversation as it was at the end of one of its runs, to go on from there.
+
+        Where that isn't its end any more, there is a branch, as with `load_before`.
+
+        Raises:
+            KeyError: if it has no message that names the run.
+        """
+        record = await self.read_record(conversation_id)
+        if record is None or record.scope != scope:
+            return None
+        end_id = await self.find_end(record, run_id)
+        history = await self.read_history(end_id, limit=limit)
+        conversation = Conversation(
+            conversation_id=conversation_id,
+            messages=[entry.message for entry in history],
+            usage=record.usage,
+            revision=record.revision,
+        )
+        return conversation, None if end_id == record.head_id else Branch(end_id)
+
+    async def find_end(self, record: ConversationRecord, run_id: str) -> str:
+        """Return the id of the last entry that a run has added to a conversation.
+
+        Raises:
+            KeyError: if it has no message that names the run.
+        """
+        tips = [tip for tip in (record.head_id, *record.branches) if tip is not None]
+        async with self._sessions.engine.connect() as connection:
+            end_id = await connection.scalar(END_OF_RUN, {"tips": tips, "run_id": run_id})
+        if end_id is None:
+            raise KeyError(run_id)
+        return str(end_id)
 
     async def append(
         self,

@@ -8,147 +8,37 @@ https://platform.openai.com/docs/api-reference/chat
 
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 from pydantic_ai import AgentRunResult, AgentRunResultEvent
 from pydantic_ai import messages as ai
 from pydantic_ai.ui import NativeEvent
-from pydantic_core import to_jsonable_python
 
 from chassis.agents.registry import AgentsOf
 from chassis.database.jsonb import encodable
 from chassis.errors import RunError
-from chassis.http import problems
 from chassis.http.dependencies import SettingsOf
 from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
 from chassis.keys.authentication import CallerOf
-from chassis.runs.runner import StartedRun
+from chassis.protocols.openai_errors import OpenAIRoute, Refused, RefusedForm, refusal
+from chassis.protocols.openai_messages import CONTINUE, Limit, Message, history_of, run_events, text_of
 from chassis.runs.views import ModelChoice, RunnerOf
-
-
-class OpenAIRoute(APIRoute):
-    """A route whose problems also have the member `error`, which is where OpenAI's clients look."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap the handler, which checks the key and the body too."""
-        handle = super().get_route_handler()
-
-        async def with_error(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except Exception as error:
-                return _refusal(request, error)
-
-        return with_error
-
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
 elsewhere = APIRouter(prefix="/v1", route_class=OpenAIRoute, include_in_schema=False)
 
-TEXTS = frozenset({"text", "input_text", "output_text", "refusal"})
-THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
-# For a conversation whose last message is the assistant's: "Continue" in Open WebUI.
-CONTINUE = "Continue your last message from exactly where it ends. Repeat nothing of it."
 # What else OpenAI's clients ask for, and all below it: its base URL is here, but these are not.
 ELSEWHERE = (
-    "responses", "completions", "embeddings", "moderations", "images", "audio", "videos", "files", "uploads",
+    "completions", "embeddings", "moderations", "images", "audio", "videos", "files", "uploads",
     "batches", "vector_stores", "assistants", "threads", "realtime", "containers", "evals", "fine_tuning",
-    "chat/completions/{at:path}",
+    "chat/completions/{at:path}", "responses/{response_id}/input_items", "responses/input_tokens", "responses/compact",
 )  # fmt: skip
-# OpenAI's words for what has none of its own here.
-CODES: Mapping[int, str] = {HTTPStatus.UNAUTHORIZED: "invalid_api_key"}
-
-
-def _error(status: int, detail: str | None, param: str = "", code: str | None = None) -> dict[str, Any]:
-    kind = "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-    code = code or HTTPStatus(status).name.lower()
-    return {"error": {"message": detail, "type": kind, "param": param or None, "code": code}}
-
-
-def _refusal(request: Request, error: Exception) -> Response:
-    answer = problems.respond(request, error)
-    at = error.errors()[0]["loc"][1:] if isinstance(error, RequestValidationError) else ()
-    document = json.loads(bytes(answer.body))
-    param, code = ".".join(map(str, at)), document.get("code") or CODES.get(answer.status_code)
-    document |= _error(answer.status_code, document.get("detail"), param, code)
-    del answer.headers["content-length"]
-    return problems.ProblemResponse(document, answer.status_code, answer.headers)
-
-
-def _refuse(value: Any) -> None:
-    if value:
-        raise ValueError("not supported, leave it out: the agent has its own tools and form of output")
-
-
-def _refuse_form(value: Any) -> None:
-    if value != {"type": "text"}:
-        _refuse(value)
-
-
-# Clients send these empty too, or with what is the case anyway, which asks for nothing.
-Refused = Annotated[None, BeforeValidator(_refuse)]
-RefusedForm = Annotated[None, BeforeValidator(_refuse_form)]
-# 0 and -1 are what some clients call "no limit".
-Limit = Annotated[int | None, AfterValidator(lambda value: value if value and value > 0 else None)]
-
-
-class Part(BaseModel):
-    """A part of a message. Of what the user says now only text is taken."""
-
-    type: str
-    text: str = ""
-    refusal: str = ""
-
-    @property
-    def words(self) -> str:
-        """What the model is told of it, which never sees what it has thought before."""
-        if self.type in THOUGHTS:
-            return ""
-        return f"[{self.type}, which was left out]" if self.is_foreign else self.text or self.refusal
-
-    @property
-    def is_foreign(self) -> bool:
-        """Tell whether it is no text, but a picture, say."""
-        return self.type not in TEXTS | THOUGHTS
-
-
-class FunctionCall(BaseModel):
-    """Which function, and its arguments as JSON."""
-
-    name: str
-    arguments: str
-
-
-class ToolCall(BaseModel):
-    """A call of a tool."""
-
-    id: str
-    function: FunctionCall
-
-
-class Message(BaseModel):
-    """Something said, called or returned. A system message adds to the agent's own instructions."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
-    refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The content as one text."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.words for part in self.content or ()) or self.refusal or ""
 
 
 def _readable(messages: list[Message]) -> list[Message]:
@@ -257,9 +147,11 @@ async def complete_chat(
             prompt = last.text
         case "assistant":
             prompt = CONTINUE
-    run = await runner.start(body.model, caller, prompt or "", history=_history(earlier), model=chosen)
+    run = await runner.start(
+        body.model, caller, prompt or "", earlier=history_of(earlier), keep=False, model=chosen
+    )
     options = runner.options(run) | {"model_settings": _settings(body)}
-    events = runner.track(run, _native(run, prompt, options))
+    events = runner.track(run, run_events(run, prompt, options))
     head = {"id": f"chatcmpl-{run.id}", "created": int(time.time()), "model": body.model}
     if not body.stream:
         return await unless_disconnected(request, _whole(events, head), run.token.cancel)
@@ -271,12 +163,15 @@ async def complete_chat(
         # Not every client knows that a line may be a comment.
         ping=_data({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": None}]}),
         on_disconnect=run.token.cancel,
-        refuse=partial(_refusal, request),
+        refuse=partial(refusal, request),
     )
 
 
 async def _elsewhere(request: Request) -> Response:
-    detail = f"{request.url.path} isn't served here. POST /v1/chat/completions runs an agent, GET /v1/models lists them."
+    detail = (
+        f"{request.url.path} isn't served here. POST /v1/chat/completions or /v1/responses runs an agent, "
+        "GET /v1/models lists them."
+    )
     raise HTTPException(HTTPStatus.NOT_FOUND, detail)
 
 
@@ -285,18 +180,10 @@ for _path in ELSEWHERE:
         elsewhere.add_api_route(f"/{_below}", _elsewhere, methods=["GET", "POST", "DELETE"])
 
 
-async def _native(
-    run: StartedRun, prompt: str | None, options: dict[str, Any]
-) -> AsyncGenerator[NativeEvent]:
-    async with run.agent.run_stream_events(prompt, conversation=run.conversation, **options) as events:
-        async for event in events:
-            yield event
-
-
 async def _whole(events: AsyncGenerator[NativeEvent], head: dict[str, Any]) -> dict[str, Any]:
     async for event in events:
         if isinstance(event, AgentRunResultEvent):
-            message = {"role": "assistant", "content": _content(event.result)}
+            message = {"role": "assistant", "content": text_of(event.result.output)}
             choice = {"index": 0, "message": message, "finish_reason": _finish_reason(event.result)}
             usage = _usage(event.result)
     return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
@@ -323,43 +210,11 @@ async def _chunks(
                     yield chunk(content=text)
                 case AgentRunResultEvent(result=result):
                     if not said:  # but made a record
-                        yield chunk(role="assistant", content=_content(result))
+                        yield chunk(role="assistant", content=text_of(result.output))
                     yield chunk(_finish_reason(result))
                     if with_usage:
                         yield _data({**head, "choices": [], "usage": _usage(result)})
     yield b"data: [DONE]\n\n"
-
-
-def _history(messages: Sequence[Message]) -> list[ai.ModelMessage]:
-    history: list[ai.ModelMessage] = []
-    names: dict[str | None, str] = {}
-    # Those that have no result yet: a second result of one call would be refused by every provider.
-    waiting: set[str | None] = set()
-    for message in messages:
-        match message.role:
-            case "user":
-                history.append(ai.ModelRequest([ai.UserPromptPart(message.text)]))
-            case "assistant":
-                calls = {call.id: call.function for call in message.tool_calls or ()}
-                waiting = set(calls)
-                names |= {call_id: function.name for call_id, function in calls.items()}
-                called = [
-                    ai.ToolCallPart(call.name, call.arguments, call_id) for call_id, call in calls.items()
-                ]
-                history.append(ai.ModelResponse([ai.TextPart(message.text), *called]))
-            case "tool":
-                if (call_id := message.tool_call_id) not in names:
-                    raise HTTPException(
-                        HTTPStatus.BAD_REQUEST, f"No message before it calls a tool as {call_id!r}."
-                    )
-                if call_id in waiting:
-                    waiting.remove(call_id)
-                    history.append(
-                        ai.ModelRequest([ai.ToolReturnPart(names[call_id], message.text, call_id or "")])
-                    )
-            case _:
-                history.append(ai.ModelRequest([ai.SystemPromptPart(message.text)]))
-    return history
 
 
 def _settings(body: ChatRequest) -> dict[str, Any]:
@@ -370,11 +225,6 @@ def _settings(body: ChatRequest) -> dict[str, Any]:
         "stop_sequences": [word for word in stop if word] or None,
     }
     return {k: v for k, v in (body.model_dump(include=same) | settings).items() if v is not None}
-
-
-def _content(result: AgentRunResult[Any]) -> str:
-    plain = to_jsonable_python(result.output)
-    return encodable(plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False))
 
 
 def _finish_reason(result: AgentRunResult[Any]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic_ai import AgentRunResult
 from pydantic_ai.conversation import Conversation
 from pydantic_ai.conversation_store import ConversationConflict, ConversationEntry
 from pydantic_ai.exceptions import RunCancelled
+from pydantic_ai.messages import ModelMessage
 from pydantic_ai.usage import RunUsage
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
@@ -174,6 +175,7 @@ class RunRecords:
         result: AgentRunResult[Any],
         conversation: Conversation | None,
         branch: Branch | None = None,
+        earlier: Sequence[ModelMessage] = (),
     ) -> None:
         """Write that a run ended well, count its usage, and save what it adds to its conversation, if it has one.
 
@@ -186,12 +188,13 @@ class RunRecords:
             result: what the run brought.
             conversation: the one to append its messages to, as it was when the run began.
             branch: where to, if not to its end.
+            earlier: what to append before them.
 
         Raises:
             ConversationConflict: if the conversation has changed since.
             RunCancelled: if somebody has cancelled the run meanwhile.
         """
-        messages = keep_output(result, output) if conversation else []
+        messages = [*earlier, *keep_output(result, output)] if conversation else []
         ids = [ConversationEntry(parent_id=None, message=message).id for message in messages]
         after = result.conversation
         values = {

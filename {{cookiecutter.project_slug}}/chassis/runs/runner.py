@@ -14,7 +14,6 @@ from http import HTTPStatus
 from typing import Any
 
 import anyio
-from opentelemetry import metrics
 from pydantic_ai import Agent, AgentRunResult, AgentRunResultEvent, AgentStreamEvent, CancellationToken
 from pydantic_ai.conversation import Conversation
 from pydantic_ai.conversation_store import ConversationConflict
@@ -22,6 +21,7 @@ from pydantic_ai.exceptions import RunCancelled, RunTimedOut
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
+    PartStartEvent,
     UserPromptPart,
     repair_messages,
 )
@@ -40,6 +40,7 @@ from chassis.database.engine import Sessions
 from chassis.database.jsonb import encodable
 from chassis.errors import RunError
 from chassis.keys.caller import Caller
+from chassis.runs import metrics
 from chassis.runs.clock import Clock
 from chassis.runs.errors import INTERRUPTED, explain, timed_out, too_busy
 from chassis.runs.events import EventStore, RunLog
@@ -49,8 +50,6 @@ from chassis.runs.tables import RunStatus
 from chassis.runs.usage import Meter, usage_of
 
 logger = logging.getLogger(__name__)
-# Counts for nobody unless telemetry is on, see chassis/telemetry.py.
-ended_runs = metrics.get_meter(__name__).create_counter("agent.runs", description="Runs that ended.")
 
 # How long the answer to a wish to stop a run waits for its end, and so does the next run of its conversation.
 STOP_SECONDS = 2
@@ -92,6 +91,8 @@ class StartedRun:
     began: float
     # Where it leaves the history of its conversation, if it doesn't go on at its end.
     branch: Branch | None = None
+    # What the caller has told of before the prompt, to be kept with it.
+    earlier: Sequence[ModelMessage] = ()
     unfinished: Unfinished = field(default_factory=Unfinished)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -171,8 +172,11 @@ class Runner:
         conversation_id: str | None = None,
         create: bool = False,
         replaces: str | None = None,
-        history: Sequence[ModelMessage] | None = None,
+        after: uuid.UUID | None = None,
+        earlier: Sequence[ModelMessage] = (),
+        keep: bool = True,
         idempotency_key: str | None = None,
+        request: str | None = None,
         model: str | None = None,
     ) -> StartedRun:
         """Note the start of a run.
@@ -185,8 +189,12 @@ class Runner:
             create: start the conversation with this id where there is none; its messages aren't loaded.
             replaces: a message of the user's in the conversation. The prompt takes its place, and what came
                 after it is left out from then on, though nothing is deleted.
-            history: what was said before, from a caller who keeps the conversation; nothing is stored of it.
+            after: a run of the conversation, to go on from its end. What came after it is left out from then on,
+                as with `replaces`.
+            earlier: what was said since then, or before all, as the caller tells it.
+            keep: whether any of it is stored; else the caller keeps the conversation.
             idempotency_key: the caller's name for the request, under which it runs once.
+            request: all of the request, where more than the prompt and the above makes it another one.
             model: the model that the request wants, one of those on offer.
 
         Raises:
@@ -201,10 +209,14 @@ class Runner:
             raise RunError(HTTPStatus.NOT_FOUND, detail, code="model_not_found")
         chosen = self._models.choose(registered.agent, model)
         with self._room():
-            request = "\0".join([agent_id, str(conversation_id), prompt, *filter(None, (replaces, model))])
+            if request is None:
+                request = "\0".join(
+                    [agent_id, str(conversation_id), prompt, *([replaces] if replaces else [])]
+                )
+            if model:
+                request = f"{request}\0{model}"
             request_hash = hashlib.sha256(request.encode()).hexdigest() if idempotency_key else None
-            kept = history is None
-            conversation, is_new = Conversation(messages=list(history or ())), kept
+            conversation, is_new = Conversation(), True
             branch = None
             if conversation_id is not None:
                 for other in list(self.underway.values()):
@@ -219,15 +231,21 @@ class Runner:
                         await self.records.refuse_repeated(caller.owner, idempotency_key, request_hash)
                     raise
                 conversation, branch, is_new = *found, False
+            elif conversation_id is not None and after is not None:
+                conversation, branch = await self._find_after(conversation_id, after, caller.owner)
+                is_new = False
             elif conversation_id is not None:
                 conversation, is_new = await self._find(conversation_id, caller.owner, create=create)
             # A tool call that was never answered, as when a tab was closed over the question, must not end all.
-            conversation.messages = repair_messages(conversation.messages)
+            earlier = repair_messages(earlier)
+            conversation.messages = [*repair_messages(conversation.messages), *earlier]
+            if not keep:
+                conversation, branch = Conversation(messages=conversation.messages), None
             run_id = uuid.uuid4()
             deps = Deps(
                 self._sessions,
                 run_id,
-                conversation.conversation_id if kept else None,
+                conversation.conversation_id if keep else None,
                 caller.owner,
                 self._resources,
             )
@@ -239,17 +257,18 @@ class Runner:
                 caller,
                 prompt,
                 conversation,
-                kept,
+                keep,
                 CancellationToken(),
                 deps,
                 # A conversation carries the usage of all its runs, and limits are counted from its start.
                 Meter(request_limit=conversation.usage.requests + self._settings.request_limit),
                 self.clock.now(),
                 branch,
+                earlier,
             )
             await self.records.begin(
                 caller,
-                new_conversation=conversation if is_new else None,
+                new_conversation=conversation if is_new and keep else None,
                 prompt=prompt,
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,
@@ -281,6 +300,8 @@ class Runner:
     def options(self, run: StartedRun) -> dict[str, Any]:
         """Return what the run methods of an agent, or of an adapter for a protocol, are to be given."""
         return {
+            # By which a run's messages are found again in its conversation.
+            "run_id": str(run.id),
             "model": run.model,
             "deps": run.deps,
             "usage_limits": run.meter,
@@ -310,7 +331,10 @@ class Runner:
             async with run.agent.run_stream_events(
                 run.prompt, conversation=run.conversation, **options
             ) as events:
+                silent = True
                 async for event in events:
+                    if silent and isinstance(event, PartStartEvent):
+                        silent = self._note_first_words(run)
                     if isinstance(event, AgentRunResultEvent):
                         answer = await self._succeed(run, event.result, save=run.kept)
                     else:
@@ -318,17 +342,22 @@ class Runner:
         yield answer
 
     async def track(
-        self, run: StartedRun, events: Events
+        self, run: StartedRun, events: Events, *, save: bool = False
     ) -> AsyncGenerator[AgentStreamEvent | AgentRunResultEvent[Any]]:
-        """Pass on the events of a run that an adapter makes and stores, and write down how it ended.
+        """Pass on the events of a run that an adapter makes, and write down how it ended.
+
+        Without `save` the adapter stores the messages itself, if they are kept.
 
         Raises:
             RunError: as `answer`.
         """
         async with self._seeing_through(run):
+            silent = True
             async for event in events:
+                if silent and isinstance(event, PartStartEvent):
+                    silent = self._note_first_words(run)
                 if isinstance(event, AgentRunResultEvent):
-                    await self._succeed(run, event.result, save=False)
+                    await self._succeed(run, event.result, save=save)
                 yield event
 
     def launch(self, run: StartedRun, render: Render) -> RunLog:
@@ -410,6 +439,21 @@ class Runner:
             raise no_conversation(conversation_id)
         return found
 
+    async def _find_after(
+        self, conversation_id: str, run_id: uuid.UUID, owner: str
+    ) -> tuple[Conversation, Branch | None]:
+        limit = self._settings.history_messages
+        try:
+            found = await self._store.load_after(conversation_id, str(run_id), limit=limit, scope=owner)
+        except KeyError:
+            detail = f"The run {run_id} has left nothing in its conversation to go on from."
+            raise RunError(
+                HTTPStatus.BAD_REQUEST, detail, code="previous_response_not_found", final=True
+            ) from None
+        if found is None:
+            raise no_conversation(conversation_id)
+        return found
+
     @asynccontextmanager
     async def _seeing_through(self, run: StartedRun) -> AsyncIterator[None]:
         try:
@@ -433,19 +477,20 @@ class Runner:
                 await self.records.succeed(
                     run.id,
                     run.caller,
-                    answer.output,
+                    answer.output if run.kept else None,
                     answer.usage,
                     model=answer.model_id,
                     result=result,
                     conversation=run.conversation if save else None,
                     branch=run.branch,
+                    earlier=run.earlier,
                 )
         except SQLAlchemyError:
             if save:
                 raise
             # What the caller gets stands by now, and doesn't fail for want of this row.
             logger.exception("The end of run %s could not be written", run.id)
-        self._forget(run, RunStatus.SUCCEEDED)
+        self._forget(run, RunStatus.SUCCEEDED, answer.usage)
         return answer
 
     async def _fail(self, run: StartedRun, error: Exception) -> RunError:
@@ -472,7 +517,8 @@ class Runner:
                 if run.unfinished.said:
                     messages = [*await run.unfinished.said(), *messages]
                 elif not messages:  # It was stopped before the library took note of it.
-                    messages = [ModelRequest([UserPromptPart(run.prompt)])]
+                    messages = [ModelRequest([UserPromptPart(run.prompt)], run_id=str(run.id))]
+                messages = [*run.earlier, *messages]
                 await self._store.append(run.conversation, run.owner, messages, usage, run.branch)
         except ConversationConflict:
             pass  # It was deleted or changed meanwhile.
@@ -480,21 +526,26 @@ class Runner:
             logger.exception("What run %s has brought could not be stored", run.id)
 
     async def _end(self, run: StartedRun, status: RunStatus, error: str) -> None:
+        usage = run.meter.used_since(run.conversation.usage)
         try:
             # A run that is being cancelled still gets its row written.
             with anyio.CancelScope(shield=True):
-                usage = run.meter.used_since(run.conversation.usage)
                 await self.records.end(run.id, run.caller, status, error, usage)
         except SQLAlchemyError:
             logger.exception("The end of run %s could not be written", run.id)
         finally:
-            self._forget(run, status)
+            self._forget(run, status, usage)
 
-    def _forget(self, run: StartedRun, status: RunStatus) -> None:
+    def _note_first_words(self, run: StartedRun) -> bool:
+        """Write down how long it took, and return whether it is still to be noted."""
+        metrics.first_words.record(self.clock.now() - run.began, {"agent": run.agent_id})
+        return False
+
+    def _forget(self, run: StartedRun, status: RunStatus, usage: RunUsage) -> None:
         if self.underway.pop(run.id, None):
             underway_runs.add(-1)
         run.ended.set()
-        ended_runs.add(1, {"agent": run.agent_id, "status": status})
+        metrics.count(run.agent_id, status, self.clock.now() - run.began, usage)
 
 
 def _plain(output: Any) -> Any:

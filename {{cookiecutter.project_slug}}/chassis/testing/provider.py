@@ -5,6 +5,7 @@
     hold N WORD         streams the same, and waits after the first token until `POST /release`
     cut N               closes the connection after N tokens
     say TEXT            answers with this very text
+    short TEXT          answers with this, for which there were too few tokens
     type S TEXT         streams the same with S seconds before each word
     call TOOL JSON      calls the tool, an output tool too; then tells what it returned
     loop TOOL JSON      calls the tool again and again
@@ -72,6 +73,7 @@ class Reply:
     pause: float = 0
     hold: bool = False
     cut: bool = False
+    short: bool = False
     id: str = field(default_factory=lambda: uuid4().hex)
 
     def deltas(self) -> Iterator[dict[str, Any]]:
@@ -120,6 +122,8 @@ def obey(messages: list[dict[str, Any]]) -> Reply:
             return Reply([f"{n} " for n in range(1, int(rest) + 1)], cut=True)
         case "say":
             return Reply(tokens_of(rest))
+        case "short":
+            return Reply(tokens_of(rest), short=True)
         case "type":
             pause, text = rest.split(" ", 1)
             return Reply(tokens_of(text), pause=float(pause))
@@ -184,7 +188,8 @@ class Completion(Response):
         return {"prompt_tokens": asked, "completion_tokens": told, "total_tokens": asked + told}
 
     def choice(self, finished: bool, **members: Any) -> list[dict[str, Any]]:
-        reason = ("tool_calls" if self.reply.tool else "stop") if finished else None
+        end = "tool_calls" if self.reply.tool else "length" if self.reply.short else "stop"
+        reason = end if finished else None
         return [{"index": 0, "finish_reason": reason, **members}]
 
     async def start(self, send: Send, media_type: str) -> None:

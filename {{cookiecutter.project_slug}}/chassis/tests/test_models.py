@@ -105,6 +105,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "forwardedProps": None,
     },
     "/v1/chat/completions": {"model": "assistant", "messages": [WORDS]},
+    "/v1/responses": {"model": "assistant", "input": "hello"},
 }
 
 

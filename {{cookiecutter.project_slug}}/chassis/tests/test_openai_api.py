@@ -336,9 +336,9 @@ def test_a_silent_stream_is_kept_alive_by_what_every_client_can_read(scripted: h
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda client: client.responses.create(model="assistant", input="Hi"),
-        lambda client: client.responses.retrieve("resp_1"),
-        lambda client: client.responses.delete("resp_1"),
+        lambda client: client.responses.input_items.list("resp_1"),
+        lambda client: client.responses.input_tokens.count(model="assistant", input="Hi"),
+        lambda client: client.responses.compact(model="assistant", input="Hi"),
         lambda client: client.completions.create(model="assistant", prompt="Hi"),
         lambda client: client.chat.completions.retrieve("chatcmpl-1"),
         lambda client: client.embeddings.create(model="assistant", input="Hi"),

@@ -394,6 +394,7 @@ def test_traces_and_metrics_tell_of_runs_without_their_words(observed: Observed)
             assert name in names
     assert "SELECT" in [span.name.split()[0] for span in spans[trace(0)]], "the key is looked up"
     assert {"http.server.request.duration", "gen_ai.client.token.usage", "agent.streams"} <= metrics.keys()
+    assert {"agent.run.duration", "agent.run.first_words", "agent.tokens"} <= metrics.keys()
     assert "as_int: 0" in metrics["agent.runs.underway"]
     for words in ("assistant", "succeeded", "failed"):
         assert words in metrics["agent.runs"]

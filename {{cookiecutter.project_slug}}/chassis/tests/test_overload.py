@@ -61,6 +61,8 @@ def test_what_is_too_much_is_refused_before_anything_is_spent(
         asked: dict[str, dict[str, Any]] = {RUNS: {"input": "Hello"}}
         if find_spec("chassis.protocols.openai"):
             asked["/v1/chat/completions"] = chat
+        if find_spec("chassis.protocols.responses"):
+            asked["/v1/responses"] = {"model": "assistant", "input": "Hello"}
         for path, body in asked.items():
             refused = client.post(path, json=body)
             assert check_problem(refused, 503)["detail"].startswith("As many runs are underway")
