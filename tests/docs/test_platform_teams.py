@@ -247,7 +247,7 @@ def test_which_file_counts(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_what_the_commands_made(place: Place) -> None:
-    platform = yaml.safe_load(file_of("platform.yaml"))["default_context"]
+    platform = yaml.safe_load(place.here(file_of("platform.yaml")))["default_context"]
     made = {
         "agent-api": {"email": "agent-api@acme.example"},
         "search-api": {"email": "search-api@acme.example", "project_name": "Search API", "license": "MIT"},

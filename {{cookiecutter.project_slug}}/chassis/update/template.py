@@ -166,8 +166,9 @@ class Template:
             json.dumps({name: str(place / name) for name in ("replay_dir", "cookiecutters_dir")}),
             encoding="utf-8",
         )
-        output = place / "output"
+        output, temporary = place / "output", place / "temporary"
         output.mkdir()
+        temporary.mkdir()
         told = {**answers, **dict.fromkeys(MOMENTARY, "no")}
         done = subprocess.run(
             [
@@ -178,7 +179,14 @@ class Template:
                 *(f"{name}={value}" for name, value in told.items()),
             ],
             cwd=place,
-            env={**os.environ, "PYTHONUTF8": "1", "NO_COLOR": "1", "COLUMNS": "500"},
+            env={
+                **os.environ,
+                "PYTHONUTF8": "1",
+                "NO_COLOR": "1",
+                "COLUMNS": "500",
+                # What Cookiecutter leaves there when it is killed is forgotten with the folder too.
+                **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),
+            },
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
