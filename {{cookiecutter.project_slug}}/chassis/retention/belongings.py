@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pydantic_ai.conversation_store import ConversationConflict
 from pydantic_core import to_jsonable_python
-from sqlalchemy import Table, delete, select, tuple_
+from sqlalchemy import CursorResult, Enum, String, Table, delete, select, tuple_
 
 from chassis.conversations.store import DatabaseConversationStore
 from chassis.conversations.tables import Conversation
@@ -32,7 +32,11 @@ def own_tables() -> Iterator[Table]:
     """Yield the tables of the service's own that say whose each row is, those that others point at last."""
     import_module(TABLES)
     for table in reversed(Base.metadata.sorted_tables):
-        if "owner" in table.columns and table not in (RUNS, USAGE):
+        if table in (RUNS, USAGE) or "owner" not in table.columns:
+            continue
+        # A number, say, is somebody else's idea of an owner.
+        kind = table.columns["owner"].type
+        if isinstance(kind, String) and not isinstance(kind, Enum):
             yield table
 
 
@@ -72,34 +76,41 @@ async def erase(sessions: Sessions, owner: str, *, with_usage: bool = False) -> 
             break
     tables = [*own_tables(), RUNS, *([USAGE] if with_usage else [])]
     for table in tables:
-        key = list(table.primary_key.columns)
-        portion = select(*key).where(table.c.owner == owner).limit(PORTION)
-        while True:
-            async with sessions.begin() as session:
-                rows = (await session.execute(portion)).all()
-                for row in rows:
-                    where = [column == value for column, value in zip(key, row, strict=True)]
-                    await session.execute(delete(table).where(*where))
-            if not rows:
-                break
+        await _erase_rows(sessions, table, owner)
     return count
+
+
+async def _erase_rows(sessions: Sessions, table: Table, owner: str) -> None:
+    key, mine = list(table.primary_key.columns), table.c.owner == owner
+    statement = delete(table).where(mine)
+    if key:
+        statement = statement.where(tuple_(*key).in_(select(*key).where(mine).limit(PORTION)))
+    while True:
+        async with sessions.begin() as session:
+            done = cast("CursorResult[Any]", await session.execute(statement))
+        if done.rowcount < PORTION or not key:
+            return
 
 
 async def _pages(sessions: Sessions, table: Table, column: str, owner: str) -> AsyncIterator[dict[str, Any]]:
     """Yield the rows, without keeping a connection for as long as their reader takes."""
     key, after = list(table.primary_key.columns), None
     while True:
-        query = select(table).where(table.c[column] == owner).order_by(*key).limit(PORTION)
+        query = select(table).where(table.c[column] == owner).order_by(*key)
+        if key:  # else there is no order to go on in
+            query = query.limit(PORTION)
         if after is not None:
             query = query.where(tuple_(*key) > tuple_(*after))
         async with sessions() as session:
             rows = (await session.execute(query)).mappings().all()
         for row in rows:
             yield dict(row)
-        if len(rows) < PORTION:
+        if len(rows) < PORTION or not key:
             return
         after = [rows[-1][each.name] for each in key]
 
 
 def _line(kind: str, values: dict[str, Any]) -> str:
-    return json.dumps({"kind": kind, **to_jsonable_python(values, fallback=str)}, ensure_ascii=False)
+    return json.dumps(
+        {"kind": kind, **to_jsonable_python(values, bytes_mode="base64", fallback=str)}, ensure_ascii=False
+    )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +11,24 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import URL, Engine, func, select, text, update
+from sqlalchemy import (
+    URL,
+    Column,
+    Engine,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    func,
+    select,
+    text,
+    update,
+)
 
 from chassis.conversations.store import DatabaseConversationStore
 from chassis.conversations.tables import Conversation, ConversationEntry
+from chassis.database.base import Base
 from chassis.database.engine import Sessions, async_engine, session_factory, sync_engine
 from chassis.keys.tables import ApiKeyUsage
 from chassis.retention import belongings, housekeeping
@@ -205,6 +220,44 @@ async def test_all_pages_and_own_tables(
         assert "owner" in table.columns
     assert await belongings.erase(everything, "anonymous", with_usage=True) == count
     assert set(owned(engine, "anonymous").values()) == {0}
+
+
+@pytest.mark.anyio
+async def test_own_tables_whatever_they_look_like(
+    everything: Sessions, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only rows of the owner go, also where a table has no key, and an owner that is a number is another's idea."""
+    monkeypatch.setattr(belongings, "PORTION", 2)
+    tables = [
+        Table("notes", Base.metadata, Column("id", Integer, primary_key=True), Column("owner", Text)),
+        Table(
+            "parts",
+            Base.metadata,
+            Column("note", ForeignKey("notes.id"), primary_key=True),
+            Column("owner", Text),
+        ),
+        Table("keyless", Base.metadata, Column("owner", Text), Column("data", LargeBinary)),
+        Table("numbered", Base.metadata, Column("id", Integer, primary_key=True), Column("owner", Integer)),
+    ]
+    try:
+        for table in tables:
+            table.create(engine)
+        with engine.begin() as connection:
+            for number in range(10):
+                owner = "eve" if number < 5 else "mallory"
+                connection.execute(tables[0].insert().values(id=number, owner=owner))
+                connection.execute(tables[1].insert().values(note=number, owner=owner))
+                connection.execute(tables[2].insert().values(owner=owner, data=b"\xff"))
+                connection.execute(tables[3].insert().values(id=number, owner=5))
+        kinds = Counter([json.loads(line)["kind"] async for line in belongings.export(everything, "eve")])
+        assert kinds == {"notes": 5, "parts": 5, "keyless": 5}
+        await belongings.erase(everything, "eve")
+        left = [scalar(engine, select(func.count()).select_from(table)) for table in tables]
+        assert left == [5, 5, 5, 10]
+    finally:
+        for table in reversed(tables):
+            table.drop(engine, checkfirst=True)
+            Base.metadata.remove(table)
 
 
 def data(url: URL, *arguments: str) -> subprocess.CompletedProcess[str]:

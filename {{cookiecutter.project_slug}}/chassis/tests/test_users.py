@@ -1,9 +1,11 @@
 """People who call: what counts as a token, keys that act for them, what is kept apart, and what each may use."""
 
+import asyncio
 import hmac
 import json
 import subprocess
 import sys
+import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
@@ -198,6 +200,31 @@ async def test_an_issuer_that_is_away(
     monkeypatch.setattr(issuers, "STALE_SECONDS", 0)
     with pytest.raises(RunError, match="can't be reached"):
         await checking.subject(good)
+
+
+@pytest.mark.anyio
+async def test_nobody_waits_for_a_slow_issuer(
+    flighty: Issuer, checking: issuers.Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, answer, goes_on = flighty.token(), flighty.answer, threading.Event()
+    assert await checking.subject(good) == "ada"
+
+    def slow(path: str) -> tuple[int, bytes]:
+        goes_on.wait(20)
+        return answer(path)
+
+    monkeypatch.setattr(flighty, "answer", slow)
+    monkeypatch.setattr(issuers, "FRESH_SECONDS", 0)
+    asked = flighty.asked
+    for _ in range(3):
+        assert await asyncio.wait_for(checking.subject(good), 2) == "ada"
+    assert flighty.asked == asked
+    goes_on.set()
+    for _ in range(200):
+        if flighty.asked > asked:
+            break
+        await asyncio.sleep(0.05)
+    assert flighty.asked > asked
 
 
 @pytest.mark.anyio

@@ -66,6 +66,7 @@ class Issuer:
             sub={"essential": True},
         )
         self._lock = asyncio.Lock()
+        self._renewing: asyncio.Task[None] | None = None
         self._metadata: Mapping[str, Any] = {}
         self._keys: KeySet | None = None
         self._fetched = self._tried = float("-inf")
@@ -124,13 +125,21 @@ class Issuer:
 
     async def _refresh(self, *, force: bool) -> None:
         asked = time.monotonic()
-        if asked - self._fetched < FRESH_SECONDS and not force:
+        age = asked - self._fetched
+        if age < FRESH_SECONDS and not force:
             return
+        if age < STALE_SECONDS and not force:
+            # Nobody has to wait for an issuer that is slow, or away.
+            if self._renewing is None or self._renewing.done():
+                self._renewing = asyncio.create_task(self._renew(asked), name="issuer")
+            return
+        await self._renew(asked)
+
+    async def _renew(self, asked: float) -> None:
         async with self._lock:
             now = time.monotonic()
-            if self._fetched > asked or now - self._tried < RETRY_SECONDS:
-                pass  # somebody has asked just now
-            else:
+            # Else somebody has asked just now.
+            if self._fetched <= asked and now - self._tried >= RETRY_SECONDS:
                 await self._fetch(now)
             if now - self._fetched > STALE_SECONDS:
                 self._keys = None
