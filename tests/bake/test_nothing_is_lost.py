@@ -350,7 +350,7 @@ def test_some_situations(
 
 
 @pytest.mark.full
-@situations(150)
+@situations(int(os.environ.get("SITUATIONS", "80")))
 def test_many_situations(
     answers: dict[str, str],
     lying: set[str],

@@ -24,7 +24,7 @@ from tests.support.servers import debian_server
 from tests.support.workspaces import Workspace
 
 # Random edits and histories on Debian's server; more of them each week. Read here, as the tests know nothing of the machine.
-EXAMPLES = os.environ.get("AUTOGENERATE_EXAMPLES", "100")
+EXAMPLES = os.environ.get("AUTOGENERATE_EXAMPLES", "60")
 
 NOTHING_TO_DO = "there is nothing to write a revision for"
 

@@ -81,7 +81,7 @@ def test_all_that_ci_checks(ready: Callable[..., Workspace]) -> None:
     if not (shutil.which("chromium") or shutil.which("google-chrome")):
         missing("chromium")
     workspace = ready(init_git=True)
-    printed = workspace.run("python", "-m", "chassis", "check", timeout=1500).output
+    printed = workspace.run("python", "-m", "chassis", "check", timeout=2700).output
     assert re.findall(r"^== (.+): ok \(", printed, re.MULTILINE) == ALL_STEPS, printed
     assert printed.endswith("\nAll is well.\n")
     # Nothing is skipped because a program is missing.
@@ -105,5 +105,5 @@ def test_the_chassis_passes_its_tests_without_the_parts_that_answers_leave_out(
         "test_roles.py",
     )
     others = [f"--ignore=chassis/tests/{name}" for name in unchanged]
-    printed = workspace.run("pytest", "chassis/tests", *others, timeout=1500).output
+    printed = workspace.run("pytest", "chassis/tests", *others, timeout=2700).output
     assert not re.search(r"\d+ skipped", printed), printed
