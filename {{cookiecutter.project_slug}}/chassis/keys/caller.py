@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import compare_digest
+from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -42,7 +43,7 @@ class Caller:
         """Tell whether the agent is among those that the key is for."""
         return self.agents is None or agent_id in self.agents
 
-    def acting_for(self, person: Account) -> "Caller":
+    def acting_for(self, person: Account) -> Self:
         """Return the caller that this one is when it acts for the person."""
         return replace(self, owner=person.id, accounts=(*self.accounts, person), acts_for_users=False)
 

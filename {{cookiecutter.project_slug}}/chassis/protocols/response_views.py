@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -67,7 +67,7 @@ class ResponseView(BaseModel):
     text: dict[str, Any] = {"format": {"type": "text"}}
     truncation: str = "disabled"
 
-    def with_text(self, text: str, status: Status) -> "ResponseView":
+    def with_text(self, text: str, status: Status) -> Self:
         """Return the response with what the agent has said, and how far it has come with it."""
         state = "in_progress" if status == "in_progress" else "incomplete"
         item = {
@@ -79,7 +79,7 @@ class ResponseView(BaseModel):
         }
         return self.model_copy(update={"status": status, "output": [item]})
 
-    def ended(self, run: StartedRun, result: AgentRunResult[Any], text: str | None = None) -> "ResponseView":
+    def ended(self, run: StartedRun, result: AgentRunResult[Any], text: str | None = None) -> Self:
         """Return the response as the run ended that ended well; `text` is what was said, if that isn't the output."""
         cut_off = is_cut_off(result.response)
         view = self.with_text(
@@ -90,7 +90,7 @@ class ResponseView(BaseModel):
         view.usage = _usage(usage_of(result, run.conversation.usage))
         return view
 
-    def failed(self, run: StartedRun, failure: RunError, text: str) -> "ResponseView":
+    def failed(self, run: StartedRun, failure: RunError, text: str) -> Self:
         """Return the response of a run that failed, or was stopped, with what it had said."""
         view = self.with_text(text, "cancelled" if run.unfinished.wanted else "failed")
         view.error = _error(failure.detail, failure.status, failure.code)
