@@ -281,6 +281,11 @@ def test_wrong_settings_stop_the_start(env: dict[str, str], words: str) -> None:
         UserSettings.from_env(env)
 
 
+def test_the_environment_may_be_written_in_any_case(database: URL, logs: Path) -> None:
+    with serving(logs / "upper", database, RUNTIME_ENV="DEV") as client:
+        assert client.get("/health").status_code == 200
+
+
 # Whose it is
 
 

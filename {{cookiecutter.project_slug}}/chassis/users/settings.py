@@ -7,7 +7,6 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from chassis.environment import EnvironmentSettings
-from chassis.settings import RuntimeEnv
 
 # What one says to a provider of one's own, on this machine.
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -33,7 +32,6 @@ def _parameters(value: str) -> str:
 class UserSettings(EnvironmentSettings):
     """How people are known; each field has the name of its variable. Without an issuer there are only keys."""
 
-    runtime_env: RuntimeEnv = Field(RuntimeEnv.DEV, alias="RUNTIME_ENV")
     issuer: Annotated[str, AfterValidator(_address)] | None = Field(None, alias="OIDC_ISSUER")
     audience: str | None = Field(None, alias="OIDC_AUDIENCE")
     # For the chat page: a public client, which has no secret.
