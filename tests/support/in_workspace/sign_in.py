@@ -53,6 +53,15 @@ def consent(page: Page) -> None:
     page.get_by_role("button", name="Continue").click()
 
 
+def log_in(page: Page, name: str) -> None:
+    """Fill in the provider's forms, and come back."""
+    page.get_by_placeholder("Enter any login").fill(name)
+    page.get_by_placeholder("and password").fill("secret")
+    page.get_by_role("button", name="Sign-in").click()
+    consent(page)
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
 @pytest.mark.parametrize(
     ("wish", "parameters"),
     [("granted", "prompt=consent"), ("asked", f"prompt=consent&resource={AUDIENCE}")],
@@ -97,11 +106,7 @@ def test_sign_in(
             message_box(page).fill("Half a que")
             page.get_by_role("alert").locator("..").get_by_role("button", name="Sign in").click()
             page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
-            page.get_by_placeholder("Enter any login").fill(f"ada-{wish}")
-            page.get_by_placeholder("and password").fill("secret")
-            page.get_by_role("button", name="Sign-in").click()
-            consent(page)
-            expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+            log_in(page, f"ada-{wish}")
             assert page.url == f"{address}/#agent=tickets"
             expect(message_box(page)).to_have_value("Half a que")
             expect(page.get_by_role("radio", name="Tickets")).to_be_checked()
@@ -133,11 +138,7 @@ def test_sign_in(
             )
             page.get_by_role("alert").locator("..").get_by_role("button", name="Sign in").click()
             page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
-            page.get_by_placeholder("Enter any login").fill(f"bob-{wish}")
-            page.get_by_placeholder("and password").fill("secret")
-            page.get_by_role("button", name="Sign-in").click()
-            consent(page)
-            expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+            log_in(page, f"bob-{wish}")
             # Bob has none of Ada's conversations.
             expect(page.locator("#none")).to_be_visible()
             # The provider takes the refresh token no more: what is asked isn't lost.

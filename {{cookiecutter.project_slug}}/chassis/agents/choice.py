@@ -139,21 +139,21 @@ def _is_passing(error: Exception) -> bool:
     return down or isinstance(error, PASSING)
 
 
+def _chain(model: Model) -> list[Model]:
+    """Return those that are asked one after the other, none where there is only one."""
+    inner = getattr(model, "wrapped", model)
+    return inner.models if isinstance(inner, FallbackModel) else []
+
+
 def first_of(model: Model) -> Model:
     """Return the model that is asked first."""
-    while True:
-        inner = getattr(model, "wrapped", None)
-        if isinstance(model, FallbackModel):
-            model = model.models[0]
-        elif isinstance(inner, FallbackModel):
-            model = inner.models[0]
-        else:
-            return model
+    chain = _chain(model)
+    return first_of(chain[0]) if chain else model
 
 
 def who_answered(model: Model, messages: Sequence[ModelMessage]) -> str:
     """Return the id of the model that answered last, as its provider tells it where others may stand in."""
-    if isinstance(getattr(model, "wrapped", model), FallbackModel):
+    if _chain(model):
         for message in reversed(messages):
             if isinstance(message, ModelResponse) and message.provider_name and message.model_name:
                 return f"{message.provider_name}:{message.model_name}"

@@ -3,8 +3,8 @@
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from chassis.database.engine import Sessions
 from chassis.http.settings import ApiSettings
 
 
@@ -19,4 +19,4 @@ def from_state(name: str) -> Any:
 
 
 SettingsOf = Annotated[ApiSettings, from_state("settings")]
-SessionsOf = Annotated[async_sessionmaker[AsyncSession], from_state("sessions")]
+SessionsOf = Annotated[Sessions, from_state("sessions")]

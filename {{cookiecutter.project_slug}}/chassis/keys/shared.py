@@ -35,14 +35,17 @@ def run(options: argparse.Namespace, tables: str) -> int:
             for line in options.command(session, options):
                 print(line)
     except DBAPIError as error:
-        if isinstance(error.orig, MISSING):
-            reason = "The database has no such tables yet. Run: alembic -c db/alembic.ini upgrade head"
-        elif isinstance(error.orig, InsufficientPrivilege):
-            reason = f"The service's role may not do that to the tables {tables}."
-        else:
-            reason = "The database failed: " + " ".join(str(error.orig).split())
-        raise ChassisError(reason) from error
+        raise ChassisError(explain(error, tables)) from error
     return 0
+
+
+def explain(error: DBAPIError, tables: str) -> str:
+    """Say what the database's error means, and what to do; `tables` are those that were needed."""
+    if isinstance(error.orig, MISSING):
+        return "The database has no such tables yet. Run: alembic -c db/alembic.ini upgrade head"
+    if isinstance(error.orig, InsufficientPrivilege):
+        return f"The service's role may not do that to the tables {tables}."
+    return "The database failed: " + " ".join(str(error.orig).split())
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:

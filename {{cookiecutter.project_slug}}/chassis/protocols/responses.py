@@ -28,6 +28,7 @@ from chassis.protocols.openai_errors import OpenAIRoute, ParamError, refusal
 from chassis.protocols.openai_messages import history_of, run_events, text_of
 from chassis.protocols.response_requests import ResponseRequest, check, messages_of, settings_of, take_prompt
 from chassis.protocols.response_views import RESPONSE, ResponseView, replay, run_id_of, stream, view_of
+from chassis.runs.errors import still_underway
 from chassis.runs.records import RepeatedRun
 from chassis.runs.routes import IdempotencyKey
 from chassis.runs.runner import Runner, StartedRun
@@ -168,8 +169,7 @@ async def _repeated(
 ) -> ResponseView:
     row = await _find(f"{RESPONSE}{repeated.run_id}", runner, caller)
     if row.status is RunStatus.RUNNING:
-        detail = "The first request with this Idempotency-Key is still underway."
-        raise RunError(HTTPStatus.CONFLICT, detail, retry_after=1)
+        raise still_underway()
     return await _view(row, store)
 
 

@@ -5,13 +5,11 @@ That is what the chassis keeps, and the rows of each table of the service's own 
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from importlib import import_module
 from typing import Any, cast
 
-from pydantic_ai.conversation_store import ConversationConflict
 from pydantic_core import to_jsonable_python
-from sqlalchemy import CursorResult, Enum, String, Table, delete, select, tuple_
+from sqlalchemy import Enum, String, Table, delete, select, tuple_
 
 from chassis.conversations.store import DatabaseConversationStore
 from chassis.conversations.tables import Conversation
@@ -19,9 +17,9 @@ from chassis.database.base import Base
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import restored
 from chassis.keys.tables import ApiKeyUsage
+from chassis.retention import portions
 from chassis.runs.tables import Run
 
-PORTION = 100
 # Known by its name, as to Alembic: the package that imports every table of the service's own.
 TABLES = "db.tables"
 CONVERSATIONS = cast("Table", Conversation.__table__)
@@ -63,33 +61,15 @@ async def erase(sessions: Sessions, owner: str, *, with_usage: bool = False) -> 
     What was used by day stays unless it is said otherwise: it holds no contents, and limits go by it. A run that is
     underway ends without leaving anything.
     """
-    store, count = DatabaseConversationStore(sessions), 0
-    due = select(Conversation.id, Conversation.revision).where(Conversation.scope == owner).limit(PORTION)
-    while True:
-        async with sessions() as session:
-            found = (await session.execute(due)).all()
-        for conversation_id, revision in found:
-            with suppress(ConversationConflict):  # it has changed meanwhile, and comes again
-                await store.delete_record(conversation_id, expected_revision=revision)
-                count += 1
-        if not found:
-            break
-    tables = [*own_tables(), RUNS, *([USAGE] if with_usage else [])]
-    for table in tables:
-        await _erase_rows(sessions, table, owner)
+    count = await portions.delete_conversations(sessions, Conversation.scope == owner)
+    for table in (*own_tables(), RUNS, *((USAGE,) if with_usage else ())):
+        key, mine = list(table.primary_key.columns), table.c.owner == owner
+        statement = delete(table).where(mine)
+        if key:
+            portion = select(*key).where(mine).limit(portions.PORTION)
+            statement = statement.where(tuple_(*key).in_(portion))
+        await portions.delete_rows(sessions, statement)
     return count
-
-
-async def _erase_rows(sessions: Sessions, table: Table, owner: str) -> None:
-    key, mine = list(table.primary_key.columns), table.c.owner == owner
-    statement = delete(table).where(mine)
-    if key:
-        statement = statement.where(tuple_(*key).in_(select(*key).where(mine).limit(PORTION)))
-    while True:
-        async with sessions.begin() as session:
-            done = cast("CursorResult[Any]", await session.execute(statement))
-        if done.rowcount < PORTION or not key:
-            return
 
 
 async def _pages(sessions: Sessions, table: Table, column: str, owner: str) -> AsyncIterator[dict[str, Any]]:
@@ -98,14 +78,14 @@ async def _pages(sessions: Sessions, table: Table, column: str, owner: str) -> A
     while True:
         query = select(table).where(table.c[column] == owner).order_by(*key)
         if key:  # else there is no order to go on in
-            query = query.limit(PORTION)
+            query = query.limit(portions.PORTION)
         if after is not None:
             query = query.where(tuple_(*key) > tuple_(*after))
         async with sessions() as session:
             rows = (await session.execute(query)).mappings().all()
         for row in rows:
             yield dict(row)
-        if len(rows) < PORTION or not key:
+        if len(rows) < portions.PORTION or not key:
             return
         after = [rows[-1][each.name] for each in key]
 

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import aclosing
 
-from psycopg.errors import UndefinedTable
 from sqlalchemy.exc import DBAPIError
 
 from chassis.database.engine import Sessions, async_engine, session_factory
+from chassis.keys.shared import explain
 from chassis.retention import belongings
 from chassis.settings import ChassisError
 
@@ -64,9 +64,5 @@ def main(arguments: Sequence[str]) -> int:
     try:
         asyncio.run(_run(_parser().parse_args(arguments)))
     except DBAPIError as error:
-        if isinstance(error.orig, UndefinedTable):
-            detail = "The database has no such tables yet. Run: alembic -c db/alembic.ini upgrade head"
-        else:
-            detail = "The database failed: " + " ".join(str(error.orig).split())
-        raise ChassisError(detail) from error
+        raise ChassisError(explain(error, "of what belongs to somebody")) from error
     return 0

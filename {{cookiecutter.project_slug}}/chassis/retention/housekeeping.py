@@ -1,4 +1,4 @@
-"""Deletes what is older than the settings let it get, in portions so small that nobody has to wait for one."""
+"""Deletes what is older than the settings let it get."""
 
 import asyncio
 import logging
@@ -7,20 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
 
-from pydantic_ai.conversation_store import ConversationConflict
-from sqlalchemy import CursorResult, TextClause, exists, func, select, text
+from sqlalchemy import TextClause, exists, func, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from chassis.conversations.store import DatabaseConversationStore
 from chassis.conversations.tables import Conversation
 from chassis.database.engine import Sessions
+from chassis.retention import portions
 from chassis.retention.settings import RetentionSettings
 from chassis.runs.tables import Run, RunStatus
 
-# How many rows one statement deletes, and how many seconds it rests before the next one.
-PORTION, PAUSE_SECONDS = 100, 0.1
 RUNS = text("""
     DELETE FROM runs WHERE id IN (
         SELECT id FROM runs WHERE status <> 'running' AND finished_at < now() - CAST(:age AS interval)
@@ -81,32 +77,13 @@ async def _conversations(sessions: Sessions, days: float | None) -> int:
     """Delete the conversations that nobody has used for so long, and return how many there were."""
     if days is None:
         return 0
-    store = DatabaseConversationStore(sessions)
     old = Conversation.updated_at < func.now() - timedelta(days=days)
     underway = exists().where(Run.conversation_id == Conversation.id, Run.status == RunStatus.RUNNING)
-    due = select(Conversation.id, Conversation.revision).where(old, ~underway).limit(PORTION)
-    count = 0
-    while True:
-        async with sessions() as session:
-            found = (await session.execute(due.order_by(Conversation.updated_at))).all()
-        for conversation_id, revision in found:
-            with suppress(ConversationConflict):  # somebody uses it again
-                await store.delete_record(conversation_id, expected_revision=revision)
-                count += 1
-        if len(found) < PORTION:
-            return count
-        await asyncio.sleep(PAUSE_SECONDS)
+    return await portions.delete_conversations(sessions, old, ~underway)
 
 
 async def _rows(sessions: Sessions, statement: TextClause, days: float | None) -> int:
     if days is None:
         return 0
-    count = 0
-    while True:
-        async with sessions.begin() as session:
-            done = await session.execute(statement, {"age": timedelta(days=days), "portion": PORTION})
-        deleted = cast("CursorResult[Any]", done).rowcount
-        count += deleted
-        if deleted < PORTION:
-            return count
-        await asyncio.sleep(PAUSE_SECONDS)
+    values = {"age": timedelta(days=days), "portion": portions.PORTION}
+    return await portions.delete_rows(sessions, statement, values)

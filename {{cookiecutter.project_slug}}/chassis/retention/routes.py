@@ -2,17 +2,13 @@
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from chassis.database.engine import Sessions
-from chassis.http.dependencies import from_state
+from chassis.http.dependencies import SessionsOf
 from chassis.keys.authentication import CallerOf
 from chassis.retention import belongings
-
-AllSessionsOf = Annotated[Sessions, from_state("sessions")]
 
 router = APIRouter(prefix="/v1/me", tags=["data"])
 
@@ -24,7 +20,7 @@ class JsonLines(StreamingResponse):
 
 
 @router.get("/data", response_class=JsonLines)
-async def export_data(sessions: AllSessionsOf, caller: CallerOf) -> JsonLines:
+async def export_data(sessions: SessionsOf, caller: CallerOf) -> JsonLines:
     """Send everything that is kept of the caller: conversations, runs, usage, and what agents have recorded.
 
     Each line is a document of its own, whose `kind` tells what it is.
@@ -38,6 +34,6 @@ async def export_data(sessions: AllSessionsOf, caller: CallerOf) -> JsonLines:
 
 
 @router.delete("/data", status_code=HTTPStatus.NO_CONTENT)
-async def erase_data(sessions: AllSessionsOf, caller: CallerOf) -> None:
+async def erase_data(sessions: SessionsOf, caller: CallerOf) -> None:
     """Delete everything that is kept of the caller, for good. What was used by day stays, without any contents."""
     await belongings.erase(sessions, caller.owner)

@@ -33,6 +33,12 @@ def too_busy() -> RunError:
     return RunError(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=2)
 
 
+def still_underway() -> RunError:
+    """Say that a request was sent again before the first one of it has ended."""
+    detail = "The first request with this Idempotency-Key is still underway."
+    return RunError(HTTPStatus.CONFLICT, detail, retry_after=1)
+
+
 UNREACHABLE_FILE = RunError(
     HTTPStatus.UNPROCESSABLE_ENTITY,
     "A file's address can't be fetched: it is private, or answers with an error. Send the file itself.",

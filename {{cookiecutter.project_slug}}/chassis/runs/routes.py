@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Annotated, Self
 from uuid import UUID
 
-from fastapi import APIRouter, Header, HTTPException, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
 from chassis.agents.choice import ModelsOf
@@ -13,6 +13,7 @@ from chassis.conversations.routes import ConversationId, MessageId
 from chassis.http.dependencies import SettingsOf
 from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
 from chassis.keys.authentication import CallerOf
+from chassis.runs.errors import still_underway
 from chassis.runs.records import RepeatedRun
 from chassis.runs.tables import RunStatus
 from chassis.runs.views import (
@@ -122,8 +123,7 @@ async def run_agent(
             return send_events(repeated.run_id, runner, caller, settings.ping_seconds)
         view = await find_run(repeated.run_id, runner, caller)
         if view.status is RunStatus.RUNNING:
-            detail = "The first request with this Idempotency-Key is still underway."
-            raise HTTPException(HTTPStatus.CONFLICT, detail, {"Retry-After": "1"}) from None
+            raise still_underway() from None
         return view
     if streamed:
         runner.launch(run, render)

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any, cast
@@ -18,6 +17,7 @@ from sqlalchemy import URL, text
 from chassis.database.engine import sync_engine
 from chassis.testing.client import ask, check_problem, wait_for
 from chassis.testing.provider import SECRET
+from chassis.tests import test_openai_api
 from chassis.tests.service import create_key, create_limited_key
 from chassis.tests.test_openai_api import client_of
 
@@ -26,16 +26,7 @@ EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 HI, GO_ON = {"role": "user", "content": "Hi"}, {"role": "user", "content": "go on"}
 
 
-@pytest.fixture
-def demonstration(dev: httpx.Client) -> Iterator[openai.OpenAI]:
-    with client_of(dev) as client:
-        yield client
-
-
-@pytest.fixture
-def obedient(scripted: httpx.Client) -> Iterator[openai.OpenAI]:
-    with client_of(scripted) as client:
-        yield client
+demonstration, obedient = test_openai_api.demonstration, test_openai_api.obedient
 
 
 def create(client: openai.OpenAI, words: Any, **options: Any) -> Response:

@@ -31,7 +31,7 @@ from chassis.conversations.tables import Conversation, ConversationEntry
 from chassis.database.base import Base
 from chassis.database.engine import Sessions, async_engine, session_factory, sync_engine
 from chassis.keys.tables import ApiKeyUsage
-from chassis.retention import belongings, housekeeping
+from chassis.retention import belongings, housekeeping, portions
 from chassis.retention.settings import RetentionSettings
 from chassis.runs.tables import Run, RunStatus
 from chassis.testing.client import ask, check_problem, wait_for
@@ -128,8 +128,8 @@ async def test_what_is_too_old_goes_and_nothing_else(
 async def test_it_goes_in_portions(
     service: httpx.Client, engine: Engine, everything: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(housekeeping, "PORTION", 2)
-    monkeypatch.setattr(housekeeping, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(portions, "PORTION", 2)
+    monkeypatch.setattr(portions, "PAUSE_SECONDS", 0)
     for _ in range(5):
         make_old(engine, ask(service, "old").json()["conversation_id"])
     kept = {ask(service, "new").json()["conversation_id"]}
@@ -207,7 +207,7 @@ def test_one_takes_along_and_erases_ones_own(
 async def test_all_pages_and_own_tables(
     everything: Sessions, service: httpx.Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(belongings, "PORTION", 2)
+    monkeypatch.setattr(portions, "PORTION", 2)
     for n in range(5):
         ask(service, f"number {n}")
     mine = select(func.count()).select_from(Conversation).where(Conversation.scope == "anonymous")
@@ -227,7 +227,7 @@ async def test_own_tables_whatever_they_look_like(
     everything: Sessions, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only rows of the owner go, also where a table has no key, and an owner that is a number is another's idea."""
-    monkeypatch.setattr(belongings, "PORTION", 2)
+    monkeypatch.setattr(portions, "PORTION", 2)
     tables = [
         Table("notes", Base.metadata, Column("id", Integer, primary_key=True), Column("owner", Text)),
         Table(

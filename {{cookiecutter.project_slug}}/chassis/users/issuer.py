@@ -4,6 +4,7 @@ https://openid.net/specs/openid-connect-discovery-1_0.html and https://www.rfc-e
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -107,15 +108,15 @@ class Issuer:
 
     async def _decode(self, token: str, key_id: object) -> jwt.Token:
         await self._refresh(force=False)
-        known = {key.kid for key in self._keys or ()}
-        if key_id in known:
-            return jwt.decode(token, self._present(), algorithms=ALGORITHMS)
+        # The issuer has a new key, perhaps. One without a name shows so only by a signature that doesn't hold.
+        if key_id is not None and key_id not in {key.kid for key in self._keys or ()}:
+            await self._refresh(force=True)
         try:
-            if key_id is None:
-                return jwt.decode(token, self._present(), algorithms=ALGORITHMS)
+            return jwt.decode(token, self._present(), algorithms=ALGORITHMS)
         except INVALID:
-            pass
-        await self._refresh(force=True)  # the issuer has a new key, perhaps
+            if key_id is not None:
+                raise
+        await self._refresh(force=True)
         return jwt.decode(token, self._present(), algorithms=ALGORITHMS)
 
     def _present(self) -> KeySet:
@@ -171,7 +172,7 @@ async def _get(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:
             body += part
             if len(body) > MAX_BYTES:
                 raise ValueError(f"{url} answers with more than {MAX_BYTES} bytes")
-    document = httpx2.Response(HTTPStatus.OK, content=body).json()
+    document = json.loads(body)
     if not isinstance(document, dict):
         raise ValueError(f"{url} answers with something else")
     return document
