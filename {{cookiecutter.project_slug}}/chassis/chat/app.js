@@ -488,7 +488,9 @@ function busy(asked) {
   state.asked = asked;
   document.body.toggleAttribute("data-busy", Boolean(asked));
   [$("send").hidden, $("stop").hidden] = [Boolean(asked), !asked];
-  if (!asked) setTimeout(() => state.asked || shown.keepAtEnd(false), 500);
+  // What has come in until now is laid out by the next frame.
+  const settle = () => requestAnimationFrame(() => state.asked || shown.keepAtEnd(false));
+  if (!asked) requestAnimationFrame(settle);
   if (!asked) hideLost();
 }
 

@@ -11,6 +11,7 @@ const view = document.getElementById("view");
 const toEnd = document.getElementById("to-end");
 let isAtEnd = true;
 let isKept = false;
+let top = 0; // where the view was last
 
 // Staying at the end
 
@@ -25,13 +26,18 @@ export function scrollToEnd(keep = isKept) {
 export const keepAtEnd = (keep) => (isKept = keep);
 
 const mark = () => (toEnd.hidden = isAtEnd);
-view.addEventListener("scroll", () => {
-  isAtEnd = view.scrollHeight - view.scrollTop - view.clientHeight < NEAR;
+
+/** Tell a reader who has left the end from an end that has moved on: what came in may be taller than `NEAR`. */
+function look() {
+  const isNear = view.scrollHeight - view.scrollTop - view.clientHeight < NEAR;
+  if (isNear || !isKept || view.scrollTop < top) isAtEnd = isNear;
+  top = view.scrollTop;
   mark();
-});
+}
+view.addEventListener("scroll", look);
 new ResizeObserver(() => {
   if (isKept && isAtEnd) view.scrollTop = view.scrollHeight;
-  else view.dispatchEvent(new Event("scroll"));
+  else look();
 }).observe(list);
 toEnd.onclick = () => {
   scrollToEnd();

@@ -255,28 +255,62 @@ def test_escape_stops(page: Page) -> None:
     expect(message_box(page)).to_be_focused()
 
 
+def wait_for_the_end(page: Page) -> None:
+    """What comes in takes the view along a moment later."""
+    page.wait_for_function(
+        "({ scrollHeight: all, scrollTop: top, clientHeight: seen }) => all - top - seen < 60",
+        arg=page.locator("#view").element_handle(),
+    )
+
+
 def test_who_reads_further_up_stays_there(page: Page) -> None:
-    away = "view => view.scrollHeight - view.scrollTop - view.clientHeight"
     view, button = page.locator("#view"), page.get_by_role("button", name="To the end")
     ask(page, "type 0.08 " + "line\n\n" * 80)
     answers(page).locator("p").nth(30).wait_for()
-    assert view.evaluate(away) < 60
+    wait_for_the_end(page)
     expect(button).to_be_hidden()
     view.hover()
     page.mouse.wheel(0, -400)
     expect(button).to_be_visible()
-    place = view.evaluate("view => view.scrollTop")
-    answers(page).locator("p").nth(50).wait_for()
+    # A wheel scrolls smoothly.
+    place = view.evaluate(
+        """async view => {
+            for (let top, still = 0; still < 20; still = view.scrollTop === top ? still + 1 : 0) {
+                top = view.scrollTop;
+                await new Promise(requestAnimationFrame);
+            }
+            return view.scrollTop;
+        }"""
+    )
+    many = answers(page).locator("p").count()
+    answers(page).locator("p").nth(many + 5).wait_for()
     assert view.evaluate("view => view.scrollTop") == place
     button.click()
     expect(button).to_be_hidden()
     expect(answers(page).locator("p")).to_have_count(80)
-    # What is below the answer comes a moment later.
-    page.wait_for_function(
-        "({ scrollHeight: all, scrollTop: top, clientHeight: seen }) => all - top - seen < 60",
-        arg=view.element_handle(),
-    )
+    wait_for_the_end(page)
     expect(message_box(page)).to_be_focused()
+
+
+def test_who_reads_at_the_end_stays_there_whatever_comes_in_at_once(page: Page) -> None:
+    """Something tall may come in after the view was moved and before the page is told of that."""
+    ask(page, "type 0.05 " + "line\n\n" * 40)
+    answers(page).locator("p").nth(5).wait_for()
+    page.evaluate(
+        """() => {
+            const text = document.querySelector(".answer .text");
+            const add = () => {
+                const tall = document.createElement("div");
+                tall.style.minHeight = "200px";
+                text.append(tall);
+            };
+            let left = 5;
+            new ResizeObserver(() => left-- > 0 && setTimeout(add)).observe(document.getElementById("messages"));
+        }"""
+    )
+    expect(answers(page).locator("p")).to_have_count(40)
+    wait_for_the_end(page)
+    expect(page.get_by_role("button", name="To the end")).to_be_hidden()
 
 
 def test_fingers_find_room_and_nothing_zooms(browser: Browser, servers: list[Server]) -> None:
