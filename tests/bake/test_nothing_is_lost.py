@@ -270,7 +270,9 @@ def is_of_others(path: Path) -> bool:
     if not path.is_file():
         return False
     empty = not path.stat().st_size
-    return (path.suffix == ".py" and empty) or (len(path.name) == 8 and (empty or path.read_bytes() == b"blat"))
+    return (path.suffix == ".py" and empty) or (
+        len(path.name) == 8 and (empty or path.read_bytes() == b"blat")
+    )
 
 
 def check_situation(
