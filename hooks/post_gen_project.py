@@ -68,6 +68,11 @@ REMOVED = {
         "chassis/tests/test_responses.py",
     ],
     "use_ag_ui": ["chassis/protocols/ag_ui.py", "chassis/tests/test_ag_ui.py"],
+    "use_prometheus": [
+        "chassis/telemetry/prometheus.py",
+        "chassis/tests/test_prometheus.py",
+        "deploy/kubernetes/components/prometheus",
+    ],
     "use_ecs": ["infra", ".github/workflows/deliver.yml"],
     "use_single_machine": ["deploy/compose"],
     "use_kubernetes": ["deploy/kubernetes"],

@@ -37,6 +37,7 @@ from chassis.runs.heartbeat import heartbeat
 from chassis.runs.history import WindowedModel
 from chassis.runs.runner import Runner
 from chassis.settings import ALEMBIC_INI, SettingsError, read_project
+from chassis.telemetry import TelemetrySettings
 from chassis.users.accounts import Users
 from chassis.users.settings import UserSettings
 from chassis.users.tokens import TokenIssuer
@@ -87,6 +88,7 @@ def create_app(
     alembic_ini: Path = ALEMBIC_INI,
     env: Mapping[str, str] = os.environ,
     model: Model | None = None,
+    redact: Sequence[str] = (),
 ) -> FastAPI:
     """Make the application. The database is first touched when it starts to serve.
 
@@ -98,6 +100,7 @@ def create_app(
         alembic_ini: tells where the revisions are that the database must have.
         env: where all settings are read from.
         model: answers all runs in place of the one that the settings name.
+        redact: regular expressions of what no trace with content may hold, besides secrets of usual forms.
 
     Raises:
         SystemExit: where a setting is missing or wrong, with a line that says so.
@@ -107,6 +110,7 @@ def create_app(
         agent_settings = AgentSettings.from_env(env)
         user_settings = UserSettings.from_env(env)
         retention = RetentionSettings.from_env(env)
+        telling = TelemetrySettings.from_env(env)
         database = DatabaseSettings.from_env(env)
         when_ahead = MigrationOptions.read(env, {}).when_ahead
     except SettingsError as error:
@@ -118,8 +122,7 @@ def create_app(
     async def serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         logger.info("%s %s on chassis %s", project["name"], project["version"], __version__)
         engine = async_engine(database_url(database), application_name=project["name"])
-        if telemetry.is_on(env):
-            telemetry.instrument(engine)
+        stop_telling = telemetry.start(engine, telling)
         try:
             sessions = session_factory(engine)
             store = DatabaseConversationStore(sessions)
@@ -156,6 +159,7 @@ def create_app(
                     }
                     await runner.close()
         finally:
+            stop_telling()
             await engine.dispose()
             if database.url is None:
                 embedded.stop()
@@ -165,7 +169,7 @@ def create_app(
         description=project["description"],
         version=project["version"],
         lifespan=serve,
-        telemetry=telemetry.config(project["name"], env),
+        telemetry=telemetry.config(project["name"], telling, env, redact),
         openapi_url="/openapi.json" if settings.docs else None,
         redoc_url=None,
         responses={"4XX": problems.OPENAPI, "5XX": problems.OPENAPI},

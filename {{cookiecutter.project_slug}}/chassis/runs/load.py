@@ -11,7 +11,7 @@ from opentelemetry import metrics
 SECONDS = 60
 
 logger = logging.getLogger(__name__)
-# Count for nobody unless telemetry is on, see chassis/telemetry.py.
+# Count for nobody unless telemetry is on, see chassis/telemetry.
 meter = metrics.get_meter(__name__)
 underway_runs = meter.create_up_down_counter("agent.runs.underway", description="Runs that are underway.")
 refused_runs = meter.create_counter("agent.runs.refused", description="Runs for which there was no room.")

@@ -208,7 +208,7 @@ class Runner:
             detail = f"There is no agent {agent_id!r}. There are: {known}."
             raise RunError(HTTPStatus.NOT_FOUND, detail, code="model_not_found")
         chosen = self._models.choose(registered.agent, model)
-        with self._room():
+        with self._room(agent_id):
             if request is None:
                 request = "\0".join(
                     [agent_id, str(conversation_id), prompt, *([replaces] if replaces else [])]
@@ -281,15 +281,15 @@ class Runner:
                 },
             )
             self.underway[run.id] = run
-            underway_runs.add(1)
+            underway_runs.add(1, {"agent": agent_id})
             RUN_ID.set(run.id)
             return run
 
     @contextmanager
-    def _room(self) -> Iterator[None]:
+    def _room(self, agent_id: str) -> Iterator[None]:
         """Keep a place for a run that starts, or refuse it before anything is spent on it."""
         if len(self.underway) + self._starting >= self.at_most:
-            refused_runs.add(1)
+            refused_runs.add(1, {"agent": agent_id})
             raise too_busy()
         self._starting += 1
         try:
@@ -490,7 +490,7 @@ class Runner:
                 raise
             # What the caller gets stands by now, and doesn't fail for want of this row.
             logger.exception("The end of run %s could not be written", run.id)
-        self._forget(run, RunStatus.SUCCEEDED, answer.usage)
+        self._forget(run, RunStatus.SUCCEEDED, answer.usage, answer.model_id)
         return answer
 
     async def _fail(self, run: StartedRun, error: Exception) -> RunError:
@@ -538,14 +538,17 @@ class Runner:
 
     def _note_first_words(self, run: StartedRun) -> bool:
         """Write down how long it took, and return whether it is still to be noted."""
-        metrics.first_words.record(self.clock.now() - run.began, {"agent": run.agent_id})
+        labels = {"agent": run.agent_id, "model": run.model_id}
+        metrics.first_words.record(self.clock.now() - run.began, labels)
         return False
 
-    def _forget(self, run: StartedRun, status: RunStatus, usage: RunUsage) -> None:
+    def _forget(
+        self, run: StartedRun, status: RunStatus, usage: RunUsage, model_id: str | None = None
+    ) -> None:
         if self.underway.pop(run.id, None):
-            underway_runs.add(-1)
+            underway_runs.add(-1, {"agent": run.agent_id})
         run.ended.set()
-        metrics.count(run.agent_id, status, self.clock.now() - run.began, usage)
+        metrics.count(run.agent_id, model_id or run.model_id, status, self.clock.now() - run.began, usage)
 
 
 def _plain(output: Any) -> Any:

@@ -1,25 +1,19 @@
 """How the service behaves in operation: what it refuses, what it logs, and what telemetry tells of it."""
 
-import gzip
 import json
 import re
 import socket
 import subprocess
 import sys
-import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import httpx
 import pytest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 from sqlalchemy import URL, text
 
 from chassis.database.engine import sync_engine
@@ -27,6 +21,7 @@ from chassis.settings import WORKSPACE
 from chassis.testing.client import RUNS, SSE, ask, check_problem, events, wait_for
 from chassis.testing.provider import SECRET
 from chassis.testing.service import clean_env
+from chassis.tests.collector import Collector, collecting
 from chassis.tests.service import create_key, serving
 
 SITE = "https://a.example"
@@ -257,58 +252,6 @@ def test_request_id_that_is_not_well_formed_is_replaced(strict: httpx.Client, sh
     assert re.fullmatch(r"[0-9a-f-]{36}", answer.headers["X-Request-ID"])
 
 
-class Collector:
-    """What an OpenTelemetry collector has received."""
-
-    def __init__(self) -> None:
-        self.bodies: dict[str, list[bytes]] = defaultdict(list)
-
-    def spans(self) -> dict[str, list[Span]]:
-        """The spans of each trace."""
-        found = defaultdict(list)
-        for body in self.bodies["/v1/traces"]:
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                for scope in resource.scope_spans:
-                    for span in scope.spans:
-                        found[span.trace_id.hex()].append(span)
-        return found
-
-    def metrics(self) -> dict[str, str]:
-        """The metrics, as text."""
-        return {
-            metric.name: str(metric)
-            for body in self.bodies["/v1/metrics"]
-            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
-
-
-@contextmanager
-def collecting() -> Iterator[tuple[Collector, dict[str, str]]]:
-    """Run a collector, and yield it with the settings that make the service send to it."""
-    collector = Collector()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            zipped = self.headers.get("Content-Encoding") == "gzip"
-            collector.bodies[self.path].append(gzip.decompress(body) if zipped else body)
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the library's own name
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield collector, {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 class Observed(NamedTuple):
     """What a service in production told of four runs: its log, and what a collector received."""
 
@@ -398,7 +341,7 @@ def test_traces_and_metrics_tell_of_runs_without_their_words(observed: Observed)
     assert "as_int: 0" in metrics["agent.runs.underway"]
     for words in ("assistant", "succeeded", "failed"):
         assert words in metrics["agent.runs"]
-    sent = b"".join(body for bodies in observed.collector.bodies.values() for body in bodies)
+    sent = observed.collector.sent()
     assert [words for words in observed.unwanted if words.encode() in sent] == []
 
 
