@@ -15,6 +15,7 @@ from tests.support.cluster import LOG, Cluster, serve
 from tests.support.commands import run
 from tests.support.documents import blocks_of
 from tests.support.places import (
+    BOTH,
     KUBERNETES,
     OF_UVICORN,
     ONE,
@@ -80,6 +81,43 @@ def test_pods_are_added_for_runs_too_where_that_is_wanted(
     assert [metric["type"] for metric in scaling] == ["Resource", "Pods"]
     [at_most] = re.findall(r"^# AGENT_CONCURRENT_RUNS=(\d+)$", places.read("example.env"), re.MULTILINE)
     assert scaling[1]["pods"]["target"]["averageValue"] == int(at_most) * 6 // 10
+
+
+@pytest.mark.cloud
+def test_prometheus_reaches_the_port_of_metrics_where_that_is_wanted(
+    bake: Callable[..., Workspace], programs: Path, tmp_path: Path
+) -> None:
+    workspace = bake(**BOTH, use_prometheus=True)
+    shutil.copytree(workspace.path / KUBERNETES, tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes/overlays/prd"
+    [component] = [
+        block.text
+        for block in blocks_of(workspace, f"{KUBERNETES}/README.md")
+        if "components/prometheus" in block.text
+    ]
+    with (overlay / "kustomization.yaml").open("a", encoding="utf-8") as file:
+        file.write(component)
+    made = list(yaml.safe_load_all(run(programs / "kubectl", "kustomize", overlay).output))
+    known = tmp_path / "known.yaml"
+    known.write_text(
+        yaml.safe_dump_all(item for item in made if item["kind"] != "PodMonitor"), encoding="utf-8"
+    )
+    run(programs / "kubernetes-validate", "--strict", "--version", "1.37", known)
+    resources = {(item["kind"], item["metadata"]["name"]): item for item in made}
+    pod = resources["Deployment", "app"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    settings = {item["name"]: item["value"] for item in container["env"]}
+    assert set(settings) <= settings_told(workspace)
+    [port] = [port for port in container["ports"] if port["name"] == "metrics"]
+    assert settings["OTEL_EXPORTER_PROMETHEUS_PORT"] == str(port["containerPort"])
+    monitor = resources["PodMonitor", "app"]["spec"]
+    policy = resources["NetworkPolicy", "from-prometheus"]["spec"]
+    assert [endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]] == ["metrics"]
+    assert [port["port"] for port in policy["ingress"][0]["ports"]] == ["metrics"]
+    for selector in (monitor["selector"], policy["podSelector"]):
+        assert matches(selector, pod["metadata"]["labels"])
+    # Nobody else does.
+    assert "metrics" not in str(resources["Service", "app"]) + str(resources["Ingress", "app"])
 
 
 @pytest.mark.cloud

@@ -1,5 +1,6 @@
 """What Prometheus fetches, and from where."""
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
-from chassis.settings import SettingsError
+from chassis.settings import WORKSPACE, SettingsError
 from chassis.telemetry import HOST, PORT, TelemetrySettings
 from chassis.testing.client import RUNS, SSE, ask, wait_for
 from chassis.tests.collector import collecting
@@ -69,7 +70,8 @@ def fetched(database: URL, logs: Path, model: dict[str, str]) -> Iterator[Fetche
             assert next(stream.iter_lines())
             assert ask(client, "one too many").status_code == 503
             assert value(fetch(port), "agent_runs_underway", agent="assistant") == 1
-        wait_for(lambda: value(fetch(port), "agent_runs_total") == 6)
+            wait_for(lambda: value(fetch(port), "agent_run_first_words_seconds_count") == 2, 60)
+        wait_for(lambda: value(fetch(port), "agent_runs_total") == 6, 60)
         yield Fetched(fetch(port), key)
     assert collector.spans()
 
@@ -125,3 +127,28 @@ def test_one_process_tells_of_itself_alone() -> None:
         TelemetrySettings.from_env({PORT: "9464", "WEB_CONCURRENCY": "4"})
     found = TelemetrySettings.from_env({PORT: "9464"})
     assert (found.host, found.port) == ("localhost", 9464), "nobody else, unless a host is set"
+
+
+def test_queries_of_the_documentation_name_what_is_there(fetched: Fetched) -> None:
+    text = (
+        WORKSPACE.joinpath("chassis/telemetry/README.md")
+        .read_text(encoding="utf-8")
+        .partition("## Prometheus")[2]
+    )
+    [alerts] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    queries = [
+        found
+        for row in re.findall(r"^\| (?!Panel)[^|]+\| (`.+`) \|$", text, re.MULTILINE)
+        for found in re.findall(r"`(.+?)`", row)
+    ]
+    queries += re.findall(r"expr: (?:>-)?((?:.|\n {10})+)", alerts)
+    assert len(queries) >= 15
+    names = {
+        sample.name: sample.labels.keys() for family in fetched.families.values() for sample in family.samples
+    }
+    labels = set[str]().union(*names.values())
+    for query in queries:
+        bare = re.sub(r'\[\w+\]|"[^"]*"', "", query)
+        words = set(re.findall(r"\b[a-zA-Z_]\w+\b", bare)) - {"sum", "by", "rate", "histogram_quantile"}
+        assert words & names.keys(), query
+        assert words <= names.keys() | labels, query

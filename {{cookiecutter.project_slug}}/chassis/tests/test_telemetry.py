@@ -1,6 +1,7 @@
 """What traces hold: nothing that was said, or with the setting for it all of that, but no secrets."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -12,10 +13,11 @@ import httpx
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk import environment_variables
 from sqlalchemy import URL
 
-from chassis.settings import SettingsError
-from chassis.telemetry import CONTENT, PORT, TelemetrySettings
+from chassis.settings import WORKSPACE, SettingsError
+from chassis.telemetry import CONTENT, HOST, PORT, TelemetrySettings
 from chassis.telemetry.redaction import REDACTED, redactor
 from chassis.testing.client import SSE, ask
 from chassis.testing.provider import SECRET
@@ -211,3 +213,17 @@ def test_service_ends_in_time_though_the_receiver_keeps_silent(
                 server.process.send_signal(signal.SIGTERM)
             # Kubernetes waits for 35 seconds, of which streams may have 20.
             assert server.process.wait(timeout=15) in {0, -signal.SIGTERM}
+
+
+def test_documentation_names_variables_that_are_read_and_attributes_that_are_sent(told: Told) -> None:
+    text = WORKSPACE.joinpath("chassis/telemetry/README.md").read_text(encoding="utf-8")
+    read = {CONTENT, HOST, PORT} | {name for name in vars(environment_variables) if name.startswith("OTEL_")}
+    named = set(re.findall(r"\bOTEL_\w+", text))
+    assert named - read == set()
+    assert {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", CONTENT} <= named
+    [queries] = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    spans = [span for spans in told.collector.spans().values() for span in spans]
+    sent = {attribute.key for span in spans for attribute in span.attributes}
+    assert set(re.findall(r"attributes->>'([^']+)'", queries)) <= sent
+    operations = {span.name.split()[0] for span in spans}
+    assert set(re.findall(r"gen_ai.operation.name' = '(\w+)'", queries)) <= operations
