@@ -68,7 +68,9 @@ class Bench:
     def __init__(self, stack: ExitStack, workshop: Workshop) -> None:
         """Install and start what the measurements share."""
         self.stack, self.workshop, self._counted = stack, workshop, 0
-        self.workspace, _ = workshop.bake(TEMPLATE, "install=no", "init_git=no", "use_ag_ui=yes")
+        self.workspace, _ = workshop.bake(
+            TEMPLATE, "install=no", "init_git=no", "use_ag_ui=yes", "use_prometheus=yes"
+        )
         cost_of([workshop.uv, "sync", "--quiet"], self.workspace, workshop.env)
         self.python = self.workspace / ".venv/bin/python"
         self.url = stack.enter_context(workshop.database(self.workspace))
