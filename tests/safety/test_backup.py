@@ -31,6 +31,7 @@ ROWS = {
     "runs": f"({RUN}, '1', 'assistant', 'model', 'failed', {ODD})",
     "incidents": f"({RUN}, {RUN}, 'o', {ODD}, 'outage', 'low', '')",
     "run_events": f"({RUN}, 1, {ODD})",
+    "run_feedback": f"({RUN}, 'o', 'down', {ODD})",
     "documents": "('a.md', '\\x00ff', 'model')",
     "passages": f"('a.md', '\\x01', {ODD}, 'some words', array_fill(0.1, ARRAY[1024])::vector)",
 }

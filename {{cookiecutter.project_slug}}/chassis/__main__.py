@@ -20,6 +20,7 @@ COMMANDS = {
     "keys": ("keys.command", "make, list and revoke API keys"),
     "users": ("keys.people", "show, limit and block the people who call"),
     "data": ("retention.command", "hand over, or erase, all that belongs to somebody"),
+    "feedback": ("runs.feedback_command", "list what people think of answers"),
     "update": ("update.command", "bring over what is new in the template"),
     "ingest": ("knowledge.ingest", "give the knowledge agent documents"),
 }
@@ -35,7 +36,7 @@ def commands() -> Iterator[tuple[str, str, str]]:
 def overview() -> Iterator[str]:
     """Yield the lines that tell what there is."""
     yield f"chassis {__version__}\n\nusage: python -m chassis COMMAND [--help]\n"
-    yield from (f"  {name:8}{purpose}" for name, _, purpose in commands())
+    yield from (f"  {name:9}{purpose}" for name, _, purpose in commands())
     if changed := list(changed_files(HERE)):
         yield "\nChanged here, which makes updates of the template harder:"
         yield from (f"  {name}" for name in changed)

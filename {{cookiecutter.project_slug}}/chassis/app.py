@@ -51,6 +51,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
 FEATURES = (
     "health.routes",
     "runs.routes",
+    "runs.feedback",
     "conversations.routes",
     "keys.routes",
     "retention.routes",

@@ -6,7 +6,7 @@ from pathlib import Path
 from chassis.conversations.tables import Conversation, ConversationEntry
 from chassis.database.base import Base
 from chassis.keys.tables import ApiKey, ApiKeyUsage
-from chassis.runs.tables import Run, RunEvents, RunStatus
+from chassis.runs.tables import Run, RunEvents, RunFeedback, RunStatus
 from chassis.users.tables import ApiUser
 
 for _path in sorted(Path(__file__).parent.glob("*/tables.py")):
@@ -21,5 +21,6 @@ __all__ = [
     "ConversationEntry",
     "Run",
     "RunEvents",
+    "RunFeedback",
     "RunStatus",
 ]

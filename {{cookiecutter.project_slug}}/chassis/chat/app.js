@@ -5,6 +5,7 @@ import { usage } from "./cards.js";
 import { call, get, key, onKeyNeeded } from "./client.js";
 import { ask as askPerson, INSTEAD } from "./dialog.js";
 import { h, iconButton, json, say } from "./elements.js";
+import { loadFeedback } from "./feedback.js";
 import * as shown from "./messages.js";
 import { Problem } from "./problems.js";
 import { begin, finish, offer, signOut, token } from "./signin.js";
@@ -292,7 +293,7 @@ async function showConversation() {
   state.conversation = wanted.get("conversation");
   const saved = json(sessionStorage.getItem(RUN));
   let waiting = saved && saved.conversation === state.conversation && (await isRunning(saved.id)) ? saved : null;
-  let loaded = state.conversation && (await load());
+  let [loaded] = state.conversation ? await Promise.all([load(), loadFeedback(state.conversation)]) : [];
   if (waiting && !(await isRunning(waiting.id))) {
     // It has ended meanwhile, and may have been stored before or after we looked.
     waiting = null;
@@ -407,6 +408,7 @@ async function answer(asked, element, shownAnswer) {
     for await (const { name, data, seconds } of follow(asked, signal)) {
       if (name === "run") {
         asked.conversation = state.conversation = data.conversation_id;
+        shownAnswer.run = data.run_id;
         const { run: id, input, conversation, replaces } = asked;
         sessionStorage.setItem(RUN, JSON.stringify({ id, input, conversation, replaces }));
         history.replaceState(null, "", address(conversation));

@@ -2,6 +2,7 @@
 
 import { footer, record, sourcesOf, toolCard, usage } from "./cards.js";
 import { copyButton, h, iconButton, json, say } from "./elements.js";
+import { thumbs } from "./feedback.js";
 import { Markdown } from "./markdown.js";
 
 const NEAR = 60; // pixels from the end within which a reader is at the end
@@ -235,10 +236,12 @@ export class Answer {
     this.element.append(error);
   }
 
-  /** Offer to copy what was said. */
+  /** Offer to copy what was said, and to say what one thinks of it. */
   close() {
     const text = () => this.source.join("\n\n").trim();
-    if (text()) this.actions.replaceChildren(copyButton("Copy the answer", text));
+    if (!text()) return;
+    this.actions.replaceChildren(copyButton("Copy the answer", text));
+    if (this.run) this.actions.append(...thumbs(this.run, this.element));
   }
 
   /** Offer another answer. */
@@ -268,6 +271,7 @@ export function showHistory(messages, { name, edit }) {
     }
     if (role !== "assistant") continue;
     answer ??= new Answer(name);
+    answer.run ??= message.run_id;
     const isOutputTool = tool && (outputs.has(tool) || tool.startsWith("final_result"));
     if (message.is_output) answer.addRecord(json(content));
     else if (isOutputTool && results.has(id) && !outputs.has(tool)) answer.addRecord(json(content));

@@ -59,6 +59,7 @@ class MessageView(BaseModel):
     id: Annotated[str, Field(description="of the message that it is a part of; a run can replace the user's")]
     role: Literal["user", "assistant", "tool"]
     content: str
+    run_id: Annotated[str | None, Field(description="of the run that it belongs to")] = None
     attachments: list[Attachment] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
@@ -140,7 +141,7 @@ def _not_found(conversation_id: str) -> HTTPException:
 
 
 def _views(entry: ConversationEntry) -> Iterator[MessageView]:
-    view = partial(MessageView, id=entry.id)
+    view = partial(MessageView, id=entry.id, run_id=entry.message.run_id)
     output = output_of(entry.message)
     for part in entry.message.parts:
         match part:

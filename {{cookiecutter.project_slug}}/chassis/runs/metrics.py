@@ -25,6 +25,8 @@ first_words = meter.create_histogram(
 tokens = meter.create_counter("agent.tokens", "{token}", "Tokens that runs used.")
 cost = meter.create_counter("agent.cost", "USD", "What runs cost, as far as the models' prices are known.")
 
+feedback = meter.create_counter("agent.feedback", description="Thumbs that runs were given.")
+
 
 def count(agent: str, model: str, status: str, seconds: float, usage: RunUsage) -> None:
     """Count a run that has ended, `seconds` after it began."""

@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field, model_validator
 from chassis.agents.choice import ModelsOf
 from chassis.agents.registry import AgentsOf
 from chassis.conversations.routes import ConversationId, MessageId
-from chassis.http.dependencies import SettingsOf
+from chassis.http.dependencies import SessionsOf, SettingsOf
 from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
 from chassis.keys.authentication import CallerOf
+from chassis.runs import feedback
 from chassis.runs.errors import still_underway
 from chassis.runs.records import RepeatedRun
 from chassis.runs.tables import RunStatus
@@ -132,9 +133,12 @@ async def run_agent(
 
 
 @runs.get("/{run_id}")
-async def read_run(run_id: UUID, runner: RunnerOf, caller: CallerOf) -> RunView:
-    """Tell how far a run is, and its answer if it has one."""
-    return await find_run(run_id, runner, caller)
+async def read_run(
+    run_id: UUID, runner: RunnerOf, sessions: SessionsOf, caller: CallerOf
+) -> feedback.RunWithFeedback:
+    """Tell how far a run is, its answer if it has one, and what its caller thinks of it."""
+    view = await find_run(run_id, runner, caller)
+    return feedback.RunWithFeedback(**dict(view), feedback=await feedback.read(sessions, run_id))
 
 
 @runs.get("/{run_id}/events", status_code=HTTPStatus.OK, response_class=EventStream, responses=EVENTS)

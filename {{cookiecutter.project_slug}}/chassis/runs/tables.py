@@ -73,6 +73,27 @@ class Run(Base):
     )
 
 
+class Thumb(StrEnum):
+    """What somebody thinks of an answer."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class RunFeedback(Base):
+    """What the owner of a run thinks of its answer. It goes with the run."""
+
+    __tablename__ = "run_feedback"
+
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    owner: Mapped[str] = mapped_column(comment="whose run it is")
+    thumb: Mapped[Thumb] = mapped_column(
+        Enum(Thumb, name="feedback_thumb", values_callable=lambda thumbs: [t.value for t in thumbs])
+    )
+    words: Mapped[str | None]
+    given_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class RunEvents(Base):
     """Some events of a run that is streamed, for a caller who lost the connection; gone minutes later."""
 

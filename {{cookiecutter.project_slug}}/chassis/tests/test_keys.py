@@ -29,6 +29,7 @@ from chassis.users.accounts import Account
 # What else a client could put into a body to reach a conversation, by the end of the path.
 WORDS = {"role": "user", "content": "hello"}
 BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "/feedback": lambda _: {"thumb": "down", "words": "no"},
     "/runs": lambda conversation: {"input": "hello", "conversation_id": conversation},
     "/vercel": lambda conversation: {
         "trigger": "submit-message",

@@ -8,6 +8,7 @@ from chassis.tables import (
     ConversationEntry,
     Run,
     RunEvents,
+    RunFeedback,
     RunStatus,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "ConversationEntry",
     "Run",
     "RunEvents",
+    "RunFeedback",
     "RunStatus",
 ]

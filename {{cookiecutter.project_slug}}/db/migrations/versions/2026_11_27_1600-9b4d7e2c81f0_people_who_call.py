@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision: str = "9b4d7e2c81f0"
 down_revision: str | Sequence[str] | None = "2f6a91c0d7e3"
@@ -48,10 +49,27 @@ def upgrade() -> None:
             comment="whether it may name the person that it calls for",
         ),
     )
+    sa.Enum("up", "down", name="feedback_thumb").create(op.get_bind())
+    op.create_table(
+        "run_feedback",
+        sa.Column("run_id", sa.Uuid(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False, comment="whose run it is"),
+        sa.Column(
+            "thumb", postgresql.ENUM("up", "down", name="feedback_thumb", create_type=False), nullable=False
+        ),
+        sa.Column("words", sa.Text(), nullable=True),
+        sa.Column("given_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["run_id"], ["runs.id"], name=op.f("fk_run_feedback_run_id_runs"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_run_feedback")),
+    )
 
 
 def downgrade() -> None:
     """Take the revision back."""
+    op.drop_table("run_feedback")
+    sa.Enum("up", "down", name="feedback_thumb").drop(op.get_bind())
     op.drop_column("api_keys", "acts_for_users")
     op.drop_column("api_keys", "cost_per_day")
     op.drop_table("api_users")
