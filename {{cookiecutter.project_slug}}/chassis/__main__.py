@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 COMMANDS = {
     "check": ("check", "all that CI checks: style, types, imports, migrations, tests"),
     "lint": ("lint.command", "see what a new revision does, and what it would break"),
+    "evals": ("evals.command", "ask the agents the cases in evals/, and judge what they answer"),
     "verify": ("migrations.verify", "prove the migrations on a throw-away PostgreSQL"),
     "wait": ("database.wait", "wait until the database answers"),
     "roles": ("database.roles", "make the database's two roles, or change their passwords"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from chassis.settings import WORKSPACE
@@ -28,6 +29,8 @@ def steps(base: str | None, form: str | None = None) -> Iterator[tuple[str, list
     yield "Migrations", [*python, "chassis", "lint", *given]
     if is_service:
         yield "Tests", [*python, "pytest", "tests"]
+        if find_spec("pydantic_evals") and any((WORKSPACE / "evals").glob("*.yaml")):
+            yield "Evaluation, offline", [*python, "chassis", "evals", "--offline"]
         yield "Tests of the chassis", [*python, "pytest", "chassis/tests"]
 
 

@@ -12,6 +12,7 @@
     fail WHAT           refuses, see ERRORS
     flaky WORDS         is out of order for the first request with these words
     half                answers half of a surrogate pair
+    <...> with a rubric judges, and lets pass what has no rubric with the word "never"
 
 All else is answered with "Heard N: WORDS", where N is how often the user spoke. A model with the name `fail-WHAT`
 refuses all of it. `GET /stats` counts, and
@@ -129,6 +130,10 @@ def obey(messages: list[dict[str, Any]]) -> Reply:
             return Reply(tokens_of(text), pause=float(pause))
         case "half":
             return Reply(["x\ud83dy"])
+    if "<Rubric>" in said[-1]:
+        passes = "never" not in said[-1].rpartition("<Rubric>")[2]
+        verdict = {"reason": "I said so.", "pass": passes, "score": float(passes)}
+        return Reply([json.dumps(verdict)], "final_result")
     sleep = float(rest) if verb == "sleep" else 0
     return Reply(tokens_of(f"Heard {len(said)}: {said[-1]}"), sleep=sleep)
 
