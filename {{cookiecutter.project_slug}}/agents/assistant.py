@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic_ai import Agent, ModelRetry, RunContext
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 
 from chassis.agents.deps import Deps
 from db.tables import chassis as tables
@@ -12,7 +12,7 @@ from db.tables import chassis as tables
 # AGENT_MODEL answers, or DEFAULT_MODEL in agents/__init__.py. One of its own: see api/README.md, "Models".
 AGENT = Agent(
     name="Assistant",
-    description="Answers questions, knows the time and finds earlier conversations.",
+    description="Answers questions, knows the time, finds earlier conversations and names this one.",
     deps_type=Deps,
     instructions=(
         "You are a helpful assistant. Answer in the language of the question, briefly and plainly. "
@@ -65,3 +65,20 @@ async def search_conversations(ctx: RunContext[Deps], words: str) -> list[dict[s
         {"title": row.title or "", "date": f"{row.started_at:%Y-%m-%d}", "answer": (row.answer or "")[:500]}
         for row in rows
     ]
+
+
+@AGENT.tool(requires_approval=True)
+async def change_title(ctx: RunContext[Deps], title: str) -> str:
+    """Give this conversation another title. The user is asked before it happens.
+
+    Args:
+        ctx: the run.
+        title: what it is to be called, in a few words.
+    """
+    conversation = tables.Conversation
+    statement = update(conversation).where(
+        conversation.id == ctx.deps.conversation_id, conversation.scope == ctx.deps.owner
+    )
+    async with ctx.deps.sessions.begin() as session:
+        await session.execute(statement.values(title=title.replace("\0", " ")[:200]))
+    return f"It is called {title!r} now."

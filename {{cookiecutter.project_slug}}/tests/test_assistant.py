@@ -1,13 +1,16 @@
 """What the assistant's tools do, on a real PostgreSQL."""
 
 import uuid
+from functools import partial
 
 import pytest
+from pydantic_ai import DeferredToolRequests
 
 from agents import assistant
 from chassis.agents.deps import Deps
 from chassis.database.engine import Sessions
 from chassis.testing.agents import add_run, calling
+from db.tables import chassis as tables
 
 
 @pytest.mark.anyio
@@ -43,3 +46,26 @@ async def test_assistant_finds_the_earlier_conversations_of_the_same_owner_only(
     assert "Paper" in await found("")
     without = Deps(sessions, uuid.uuid4(), None, owner)
     assert "the same conversation" in await found("Printers now", without)
+
+
+@pytest.mark.anyio
+async def test_assistant_asks_before_it_changes_a_title(sessions: Sessions) -> None:
+    deps = await add_run(sessions, uuid.uuid4().hex, "Old")
+    run = partial(
+        assistant.AGENT.run,
+        model=calling("change_title", {"title": "New"}),
+        deps=deps,
+        output_type=[str, DeferredToolRequests],
+    )
+
+    async def title() -> str | None:
+        async with sessions() as session:
+            found = await session.get(tables.Conversation, deps.conversation_id)
+            return found.title if found else None
+
+    asked = await run("Call it New")
+    assert isinstance(asked.output, DeferredToolRequests)
+    assert await title() == "Old"
+    approved = asked.output.build_results(approve_all=True)
+    await run(message_history=asked.all_messages(), deferred_tool_results=approved)
+    assert await title() == "New"

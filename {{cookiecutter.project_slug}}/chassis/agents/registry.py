@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic_ai import Agent
 
+from chassis.agents.approval import output_type_of_runs
 from chassis.agents.deps import Deps
 from chassis.http.dependencies import from_state
 
@@ -21,6 +22,8 @@ class RegisteredAgent:
     name: str
     description: str
     agent: Agent[Deps, Any]
+    # What its runs may end with, where that isn't the agent's own: see chassis/agents/approval.py.
+    output_type: Any = None
 
 
 Agents = Mapping[str, RegisteredAgent]
@@ -35,6 +38,8 @@ def find_agents(package: ModuleType) -> Agents:
     }
     agents = {name: module.AGENT for name, module in modules.items() if hasattr(module, "AGENT")}
     return {
-        name: RegisteredAgent(name, agent.name or name, agent.description or "", agent)
+        name: RegisteredAgent(
+            name, agent.name or name, agent.description or "", agent, output_type_of_runs(name, agent)
+        )
         for name, agent in agents.items()
     }

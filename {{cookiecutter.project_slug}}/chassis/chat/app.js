@@ -1,6 +1,7 @@
 // What happens when: choosing an agent and a conversation, asking, streaming, stopping.
 // The address holds what is shown: #agent=ID&conversation=ID
 
+import { letDecide } from "./approval.js";
 import { usage } from "./cards.js";
 import { call, get, key, onKeyNeeded } from "./client.js";
 import { ask as askPerson, INSTEAD } from "./dialog.js";
@@ -316,15 +317,21 @@ async function showConversation() {
   const messages = loaded?.messages ?? [];
   const cut = waiting?.replaces ? messages.findIndex(({ id }) => id === waiting.replaces) : -1;
   const name = agentOf(before)?.name ?? before ?? "Answer";
-  const last = shown.showHistory(cut < 0 ? messages : messages.slice(0, cut), { name, edit });
+  const asks = waiting ? waiting.decides : loaded?.waiting_run_id;
+  const open = asks ? await get(`v1/runs/${asks}`) : null;
+  if (hash !== location.hash) return;
+  const kept = cut < 0 ? messages : messages.slice(0, cut);
+  const last = shown.showHistory(kept, { name, edit, open: open?.calls });
+  if (open && !waiting) askApproval(open, last.question, last.answer ?? new shown.Answer(name));
   $("intro").hidden = Boolean(last.question || waiting);
   showUsage(loaded);
   shown.scrollToEnd(Boolean(waiting));
   if (waiting) {
     // The question isn't stored before its answer.
-    const { id: run, input, conversation, replaces } = waiting;
-    const again = { ...question({ agent: state.agent?.id ?? before, input, conversation, replaces }), run };
-    answer(again, shown.addQuestion(input, { edit }), new shown.Answer(name));
+    const { id: run, input, conversation, replaces, decides } = waiting;
+    const again = { ...question({ agent: state.agent?.id ?? before, input, conversation, replaces, decides }), run };
+    if (decides) answer(again, last.question, last.answer ?? new shown.Answer(name));
+    else answer(again, shown.addQuestion(input, { edit }), new shown.Answer(name));
   } else offerAgain(last);
 }
 
@@ -362,6 +369,15 @@ async function ask(input, replaces) {
   const asked = question({ agent: state.agent.id, input, conversation: state.conversation, replaces });
   focusInput();
   await answer(asked, shown.addQuestion(input, { edit }), new shown.Answer(state.agent.name));
+}
+
+/** Ask about the calls that a run waits for, and go on with what was decided. */
+function askApproval({ run_id: decides, agent_id: agent, conversation_id: conversation, calls }, element, shownAnswer) {
+  shownAnswer.ask(calls, (decisions, card) => {
+    if (state.asked) return card.refuse("Something else is being answered.");
+    const asked = question({ agent, input: "", conversation, decides, decisions });
+    return answer(Object.assign(asked, { card }), element, shownAnswer);
+  });
 }
 
 async function edit(element, text) {
@@ -407,10 +423,11 @@ async function answer(asked, element, shownAnswer) {
   try {
     for await (const { name, data, seconds } of follow(asked, signal)) {
       if (name === "run") {
+        asked.card?.remove();
         asked.conversation = state.conversation = data.conversation_id;
         shownAnswer.run = data.run_id;
-        const { run: id, input, conversation, replaces } = asked;
-        sessionStorage.setItem(RUN, JSON.stringify({ id, input, conversation, replaces }));
+        const { run: id, input, conversation, replaces, decides } = asked;
+        sessionStorage.setItem(RUN, JSON.stringify({ id, input, conversation, replaces, decides }));
         history.replaceState(null, "", address(conversation));
       }
       if (name === "lost") showLost(seconds, asked);
@@ -420,6 +437,7 @@ async function answer(asked, element, shownAnswer) {
       if (name === "tool_call") shownAnswer.call(data);
       if (name === "tool_result") shownAnswer.result(data);
       if (name === "done") shownAnswer.end(data);
+      if (name === "waiting") askApproval(data, element, shownAnswer);
       if (name === "error") throw Object.assign(new Problem(data, data.retry_after), { hasEnded: true });
     }
   } catch (error) {
@@ -439,6 +457,7 @@ async function answer(asked, element, shownAnswer) {
 /** Show what went wrong with a question, and offer to ask it once more. */
 function fail(problem, asked, element, shownAnswer) {
   const mayGoOn = asked.run && !problem.hasEnded;
+  if (asked.decides && !mayGoOn) return failDecision(problem, asked, shownAnswer);
   if (!mayGoOn) shownAnswer.break();
   const again = () => {
     if (state.asked) return;
@@ -460,6 +479,14 @@ function fail(problem, asked, element, shownAnswer) {
   if (!(problem instanceof Problem)) reportError(problem);
 }
 
+/** Say that what was decided can't be done; what has begun can't be decided once more. */
+function failDecision({ message }, { run, card }, shownAnswer) {
+  shownAnswer.break();
+  if (run) shownAnswer.fail(message);
+  else card.refuse(message);
+  say(message);
+}
+
 /** After a turn: what it took, and what its question is called, so that it can be asked anew. */
 async function noteTurn(element, last) {
   const { conversation } = state;
@@ -472,6 +499,7 @@ async function noteTurn(element, last) {
   }
   showUsage(loaded);
   if (!loaded || state.asked) return;
+  letDecide(Boolean(loaded.waiting_run_id));
   const stored = loaded.messages.filter(({ role }) => role === "user").reverse();
   const listed = shown.questions().reverse().filter((listed) => listed !== state.failed?.element);
   for (const [at, { id, content }] of stored.entries()) {
@@ -489,6 +517,7 @@ async function noteTurn(element, last) {
 function busy(asked) {
   state.asked = asked;
   document.body.toggleAttribute("data-busy", Boolean(asked));
+  if (asked) letDecide(false);
   [$("send").hidden, $("stop").hidden] = [Boolean(asked), !asked];
   // What has come in until now is laid out by the next frame.
   const settle = () => requestAnimationFrame(() => state.asked || shown.keepAtEnd(false));

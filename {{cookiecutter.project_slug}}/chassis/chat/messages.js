@@ -1,5 +1,6 @@
 // What was said, as a list: questions, and answers of texts, tool calls and records.
 
+import { approval } from "./approval.js";
 import { footer, record, sourcesOf, toolCard, usage } from "./cards.js";
 import { copyButton, h, iconButton, json, say } from "./elements.js";
 import { thumbs } from "./feedback.js";
@@ -189,6 +190,16 @@ export class Answer {
     this.sources.push(...sourcesOf({ ...call, content }));
   }
 
+  /** Ask whether calls may be made. */
+  ask(calls, decide) {
+    for (const { id } of calls) {
+      this.calls.get(id)?.element.remove();
+      this.calls.delete(id);
+    }
+    this.add(approval(calls, decide));
+    say(`Your approval is needed: ${calls.map(({ name }) => name).join(", ")}`);
+  }
+
   renew(call, card) {
     card.open = call.element.open;
     const hadFocus = call.element.contains(document.activeElement);
@@ -252,8 +263,8 @@ export class Answer {
   }
 }
 
-/** Show a stored conversation. Returns its last answer and question. */
-export function showHistory(messages, { name, edit }) {
+/** Show a stored conversation, without the calls that are still open. Returns its last answer and question. */
+export function showHistory(messages, { name, edit, open = [] }) {
   const results = new Map(messages.filter((m) => m.role === "tool").map((m) => [m.tool_call_id, m.content]));
   const outputs = new Set(messages.filter((m) => m.is_output).map((m) => m.tool_name));
   let [answer, question] = [null, null];
@@ -275,6 +286,7 @@ export function showHistory(messages, { name, edit }) {
     const isOutputTool = tool && (outputs.has(tool) || tool.startsWith("final_result"));
     if (message.is_output) answer.addRecord(json(content));
     else if (isOutputTool && results.has(id) && !outputs.has(tool)) answer.addRecord(json(content));
+    else if (open.some((call) => call.id === id)) continue; // it is asked about below
     else if (tool && !isOutputTool) {
       const call = { name: tool, arguments: json(content), content: results.get(id) };
       answer.add(toolCard(call, true));

@@ -33,6 +33,7 @@ const BEGINNINGS = [
   ["Another run of the conversation", { what: "Another answer of this conversation is still being written.", hint: "Wait until it is there, then try again." }],
   ["Another run changed", { what: "The conversation was changed meanwhile, perhaps in another tab.", hint: "Reload the page, then ask again.", action: "reload" }],
   ["This person may not", { what: "You may not use this service any more.", hint: "Ask whoever runs it.", action: "" }],
+  ["It was decided already", { what: "This was decided already, perhaps in another tab.", hint: "Reload the page.", action: "reload" }],
   ["The run was cancelled", { what: "The answer was stopped, perhaps in another tab.", hint: "Try again." }],
   ["The run took longer", { what: "The answer took longer than the service allows.", hint: "Ask for less, then try again." }],
 ];

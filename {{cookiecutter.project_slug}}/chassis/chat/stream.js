@@ -32,7 +32,7 @@ export async function* follow(asked, signal) {
         asked.last = event.id || asked.last;
         if (event.name === "run") asked.run = event.data.run_id;
         yield event;
-        if (event.name === "done" || event.name === "error") return;
+        if (["done", "waiting", "error"].includes(event.name)) return;
       }
     } catch (error) {
       if (signal.aborted || (error instanceof Problem && !isPassing(error, asked))) throw error;
@@ -51,13 +51,13 @@ export async function* follow(asked, signal) {
 /** Tell whether the same may work in a moment: nobody answers, or the service is being restarted. */
 const isPassing = ({ status }, { run }) => status === 0 || (run && status >= 502);
 
-function open({ agent, input, conversation, replaces, run, last, key }, signal) {
+function open({ agent, input, conversation, replaces, decides, decisions, run, last, key }, signal) {
   const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
   if (run) return call(`v1/runs/${run}/events`, { headers, signal });
-  return call(`v1/agents/${encodeURIComponent(agent)}/runs`, {
+  return call(decides ? `v1/runs/${decides}/decisions` : `v1/agents/${encodeURIComponent(agent)}/runs`, {
     method: "POST",
     headers: { ...headers, "Idempotency-Key": key },
-    body: { input, conversation_id: conversation, replaces },
+    body: decides ? { decisions } : { input, conversation_id: conversation, replaces },
     signal,
   });
 }

@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Path, Query
 from pydantic import BaseModel, Field, StringConstraints
@@ -73,6 +74,9 @@ class ConversationDetail(ConversationView):
 
     messages: list[MessageView]
     usage: dict[str, Any]
+    waiting_run_id: Annotated[
+        UUID | None, Field(description="the run that waits for a person's word on calls of tools")
+    ] = None
 
 
 class Rename(BaseModel, extra="forbid"):

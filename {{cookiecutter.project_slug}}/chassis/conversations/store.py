@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from psycopg.errors import ForeignKeyViolation
 from pydantic import TypeAdapter
@@ -78,6 +79,7 @@ class ConversationSummary(NamedTuple):
     created_at: datetime
     updated_at: datetime
     agent_id: str | None
+    waiting_run_id: UUID | None = None
 
 
 class Branch(NamedTuple):
@@ -118,6 +120,15 @@ SUMMARY = (
     tables.Conversation.created_at,
     tables.Conversation.updated_at,
     ANSWERED_LAST.label("agent_id"),
+)
+# Whoever goes on in a conversation has left the question of approval open. The same is in `chassis.runs.records`.
+UNDECIDED = "The conversation went on without a decision."
+LEAVE_OPEN = sql_text("""
+    UPDATE runs SET status = 'cancelled', error = :undecided
+    WHERE conversation_id = :id AND calls IS NOT NULL AND status = 'waiting'
+""")
+WAITS: ColumnElement[Any] = literal_column(
+    "(SELECT id FROM runs WHERE runs.conversation_id = conversations.id AND calls IS NOT NULL AND status = 'waiting')"
 )
 # The entry before another one, if that is in the history.
 BEFORE = sql_text("""
@@ -185,8 +196,8 @@ class DatabaseConversationStore(ConversationStore):
             return [ConversationSummary(*row) for row in await session.execute(query)]
 
     async def read_summary(self, conversation_id: str, scope: str) -> ConversationSummary | None:
-        """Return the same of one conversation, or None."""
-        query = select(*SUMMARY).where(*_in_scope(conversation_id, scope))
+        """Return the same of one conversation, and the run in it that waits for a person's word, or None."""
+        query = select(*SUMMARY, WAITS).where(*_in_scope(conversation_id, scope))
         async with self._sessions() as session:
             row = (await session.execute(query)).one_or_none()
         return None if row is None else ConversationSummary(*row)
@@ -223,6 +234,8 @@ class DatabaseConversationStore(ConversationStore):
             async with self._sessions.begin() as session:
                 if await session.scalar(statement.returning(table.id)) is None:
                     raise ConversationConflict(record.conversation_id)
+                if expected_revision is not None:
+                    await session.execute(LEAVE_OPEN, {"id": record.conversation_id, "undecided": UNDECIDED})
                 if new_entries:
                     await session.execute(insert(tables.ConversationEntry), _entry_rows(new_entries))
         except IntegrityError as error:

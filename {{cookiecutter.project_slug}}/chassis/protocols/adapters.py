@@ -35,6 +35,7 @@ from chassis.http.dependencies import SettingsOf
 from chassis.http.settings import ApiSettings
 from chassis.http.streaming import EventStream
 from chassis.keys.caller import Caller
+from chassis.runs.approval import Decided
 from chassis.runs.runner import Runner, StartedRun
 from chassis.runs.views import ModelChoice, RunnerOf
 
@@ -99,11 +100,17 @@ async def stream(
         (words(part.content) for part in reversed(_parts(loaded)) if isinstance(part, UserPromptPart)), ""
     )
     runner = services.runner
-    run = await runner.start(
-        agent_id, caller, prompt, conversation_id=conversation_id, create=True, model=services.model
-    )
     options |= {"conversation_store": services.store, "conversation_scope": caller.owner}
-    adapter = kind(run.agent, body, **options)
+    adapter = kind(runner.find_agent(agent_id, caller).agent, body, **options)
+    run = await runner.start(
+        agent_id,
+        caller,
+        prompt,
+        conversation_id=conversation_id,
+        create=True,
+        model=services.model,
+        decided=await _decided(adapter, runner, caller, conversation_id),
+    )
     # A client that is stopped goes away, and goes on showing what it has.
     run.unfinished.wanted = True
     run.unfinished.said = partial(_said, adapter, body.messages, loaded, services.store, run)
@@ -113,6 +120,21 @@ async def stream(
         on_disconnect=run.token.cancel,
         headers=adapter.build_event_stream().response_headers,
     )
+
+
+async def _decided(adapter: Adapter, runner: Runner, caller: Caller, conversation_id: str) -> Decided | None:
+    """Return the person's word that the request brings on what the conversation waits for, if it brings one."""
+    try:
+        results = adapter.deferred_tool_results
+    except UserError as error:
+        raise RunError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), final=True) from error
+    if results is None:
+        return None
+    waiting = await runner.records.read_waiting(conversation_id, caller.owner)
+    if waiting is None:
+        detail = "The conversation waits for no decision: there was one already, or it went on without."
+        raise RunError(HTTPStatus.CONFLICT, detail, final=True)
+    return await runner.decide(waiting, results, caller)
 
 
 async def _check_results(

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from pydantic import AfterValidator, BaseModel, Field, model_validator
-from pydantic_ai import AgentRunResult, AgentRunResultEvent
+from pydantic_ai import AgentRunResult, AgentRunResultEvent, DeferredToolRequests
 from pydantic_ai import messages as ai
 from pydantic_ai.ui import NativeEvent
 
@@ -27,7 +27,8 @@ from chassis.http.dependencies import SettingsOf
 from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
 from chassis.keys.authentication import CallerOf
 from chassis.protocols.openai_errors import OpenAIRoute, Refused, RefusedForm, refusal
-from chassis.protocols.openai_messages import CONTINUE, Limit, Message, history_of, run_events, text_of
+from chassis.protocols.openai_messages import CONTINUE, Limit, Message, answer_of, history_of, run_events
+from chassis.runs.runner import StartedRun
 from chassis.runs.views import ModelChoice, RunnerOf
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)
@@ -154,11 +155,11 @@ async def complete_chat(
     events = runner.track(run, run_events(run, prompt, options))
     head = {"id": f"chatcmpl-{run.id}", "created": int(time.time()), "model": body.model}
     if not body.stream:
-        return await unless_disconnected(request, _whole(events, head), run.token.cancel)
+        return await unless_disconnected(request, _whole(run, events, head), run.token.cancel)
     with_usage = bool((body.stream_options or {}).get("include_usage"))
     head["object"] = "chat.completion.chunk"
     return EventStream(
-        _chunks(events, head, with_usage),
+        _chunks(run, events, head, with_usage),
         ping_seconds=settings.ping_seconds,
         # Not every client knows that a line may be a comment.
         ping=_data({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": None}]}),
@@ -180,17 +181,19 @@ for _path in ELSEWHERE:
         elsewhere.add_api_route(f"/{_below}", _elsewhere, methods=["GET", "POST", "DELETE"])
 
 
-async def _whole(events: AsyncGenerator[NativeEvent], head: dict[str, Any]) -> dict[str, Any]:
+async def _whole(
+    run: StartedRun, events: AsyncGenerator[NativeEvent], head: dict[str, Any]
+) -> dict[str, Any]:
     async for event in events:
         if isinstance(event, AgentRunResultEvent):
-            message = {"role": "assistant", "content": text_of(event.result.output)}
+            message = {"role": "assistant", "content": answer_of(run.id, event.result)}
             choice = {"index": 0, "message": message, "finish_reason": _finish_reason(event.result)}
             usage = _usage(event.result)
     return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
 
 
 async def _chunks(
-    events: AsyncGenerator[NativeEvent], head: dict[str, Any], with_usage: bool
+    run: StartedRun, events: AsyncGenerator[NativeEvent], head: dict[str, Any], with_usage: bool
 ) -> AsyncGenerator[bytes]:
     def chunk(finish: str | None = None, **delta: str) -> bytes:
         return _data({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
@@ -210,7 +213,9 @@ async def _chunks(
                     yield chunk(content=text)
                 case AgentRunResultEvent(result=result):
                     if not said:  # but made a record
-                        yield chunk(role="assistant", content=text_of(result.output))
+                        yield chunk(role="assistant", content=answer_of(run.id, result))
+                    elif isinstance(result.output, DeferredToolRequests):
+                        yield chunk(content=f"\n\n{answer_of(run.id, result)}")
                     yield chunk(_finish_reason(result))
                     if with_usage:
                         yield _data({**head, "choices": [], "usage": _usage(result)})

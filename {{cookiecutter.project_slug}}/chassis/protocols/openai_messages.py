@@ -4,14 +4,17 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from fastapi import HTTPException
 from pydantic import AfterValidator, BaseModel
+from pydantic_ai import AgentRunResult, DeferredToolRequests
 from pydantic_ai import messages as ai
 from pydantic_ai.ui import NativeEvent
 from pydantic_core import to_jsonable_python
 
 from chassis.database.jsonb import encodable
+from chassis.runs.approval import calls_of, words_for
 from chassis.runs.runner import StartedRun
 
 TEXTS = frozenset({"text", "input_text", "output_text", "refusal"})
@@ -119,6 +122,13 @@ async def run_events(
     async with run.agent.run_stream_events(prompt, conversation=run.conversation, **options) as events:
         async for event in events:
             yield event
+
+
+def answer_of(run_id: UUID, result: AgentRunResult[Any]) -> str:
+    """Return what a run has answered: its output, or what it needs a person's approval for."""
+    if isinstance(result.output, DeferredToolRequests) and (calls := calls_of(result.output)):
+        return encodable(words_for(run_id, calls))
+    return text_of(result.output)
 
 
 def text_of(output: Any) -> str:

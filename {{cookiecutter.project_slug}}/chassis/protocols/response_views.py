@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel
-from pydantic_ai import AgentRunResult, AgentRunResultEvent
+from pydantic_ai import AgentRunResult, AgentRunResultEvent, DeferredToolRequests
 from pydantic_ai import messages as ai
 from pydantic_ai.ui import NativeEvent
 from pydantic_ai.usage import RunUsage
@@ -21,7 +21,8 @@ from pydantic_ai.usage import RunUsage
 from chassis.conversations.store import USAGE
 from chassis.database.jsonb import encodable, restored
 from chassis.errors import RunError
-from chassis.protocols.openai_messages import text_of
+from chassis.protocols.openai_messages import answer_of, text_of
+from chassis.runs.approval import words_for
 from chassis.runs.runner import StartedRun
 from chassis.runs.tables import Run, RunStatus
 from chassis.runs.usage import usage_of
@@ -34,6 +35,8 @@ STATUSES: dict[RunStatus, Status] = {
     RunStatus.FAILED: "failed",
     RunStatus.CANCELLED: "cancelled",
     RunStatus.INTERRUPTED: "failed",
+    RunStatus.WAITING: "completed",
+    RunStatus.CONTINUED: "completed",
 }
 RESPONSE, MESSAGE = "resp_", "msg_"
 
@@ -83,7 +86,7 @@ class ResponseView(BaseModel):
         """Return the response as the run ended that ended well; `text` is what was said, if that isn't the output."""
         cut_off = is_cut_off(result.response)
         view = self.with_text(
-            text_of(result.output) if text is None else text, "incomplete" if cut_off else "completed"
+            answer_of(run.id, result) if text is None else text, "incomplete" if cut_off else "completed"
         )
         view.incomplete_details = {"reason": "max_output_tokens"} if cut_off else None
         view.completed_at = None if cut_off else int(time.time())
@@ -117,6 +120,9 @@ def view_of(row: Run, last: ai.ModelMessage | None = None) -> ResponseView:
         view = view.with_text(text_of(restored(row.output)), "incomplete" if cut_off else "completed")
         view.incomplete_details = {"reason": "max_output_tokens"} if cut_off else None
         view.completed_at = int(row.finished_at.timestamp()) if row.finished_at and not cut_off else None
+    elif view.status == "completed":
+        view = view.with_text(words_for(row.id, restored(row.calls) or ()), "completed")
+        view.completed_at = int(row.finished_at.timestamp()) if row.finished_at else None
     elif view.status == "failed":
         view.error = _error(row.error or "The run failed.")
     return view
@@ -222,9 +228,10 @@ def _answers_in_words(output_type: Any) -> bool:
 
 
 def _ending(told: Events, run: StartedRun, result: AgentRunResult[Any]) -> Iterator[bytes]:
-    # A record comes by the call of a tool, where it isn't the text itself.
-    if not told.text or not isinstance(result.all_messages()[-1], ai.ModelResponse):
-        yield from told.say(("\n\n" if told.text else "") + text_of(result.output))
+    # A record comes by the call of a tool, where it isn't the text itself, and so does a wish for approval.
+    asks = isinstance(result.output, DeferredToolRequests)
+    if asks or not told.text or not isinstance(result.all_messages()[-1], ai.ModelResponse):
+        yield from told.say(("\n\n" if told.text else "") + answer_of(run.id, result))
     yield from told.end(told.view.ended(run, result, told.text))
 
 

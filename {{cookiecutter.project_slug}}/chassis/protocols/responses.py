@@ -73,7 +73,7 @@ async def create_response(
         view = await _repeated(repeated, runner, store, caller)
         return EventStream(replay(view), ping_seconds=settings.ping_seconds) if body.stream else view
     options = runner.options(run) | {"model_settings": settings_of(body), "instructions": body.instructions}
-    events = runner.track(run, run_events(run, prompt, options), save=run.kept)
+    events = runner.track(run, run_events(run, prompt, options), save=run.kept, may_wait=run.kept)
     view = _begun(run, body)
     if not body.stream:
         return await unless_disconnected(request, _whole(run, events, view), run.token.cancel)

@@ -22,7 +22,7 @@ from chassis.runs import tables
 POLL_SECONDS = 0.25
 # By when the last events of a run that has ended are written, see chassis/runs/heartbeat.py.
 WRITTEN_SECONDS = 2
-LAST = frozenset({"done", "error"})
+LAST = frozenset({"done", "waiting", "error"})
 
 
 class Event(NamedTuple):

@@ -15,15 +15,24 @@ from pydantic_ai.messages import ModelMessage
 from pydantic_ai.usage import RunUsage
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.conversations.outputs import keep_output
-from chassis.conversations.store import USAGE, Branch, conflict, deferred_json, messages_json
+from chassis.conversations.store import (
+    UNDECIDED,
+    USAGE,
+    Branch,
+    conflict,
+    deferred_json,
+    messages_json,
+)
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import storable
 from chassis.errors import RunError
 from chassis.keys.caller import Caller
 from chassis.keys.limits import admit
 from chassis.runs import tables
+from chassis.runs.approval import Decided, not_waiting
 from chassis.runs.errors import INTERRUPTED
 from chassis.runs.tables import RunStatus
 
@@ -47,8 +56,9 @@ SUCCEED = text("""
         WHERE id = :conversation_id AND revision = :expected_revision AND scope = :owner
         FOR NO KEY UPDATE
     ), ended AS (
-        UPDATE runs SET status = 'succeeded', finished_at = now(), error = NULL,
-            model = :model, output = CAST(:output AS json), usage = CAST(:usage AS jsonb)
+        UPDATE runs SET status = CAST(:status AS run_status), finished_at = now(), error = NULL,
+            model = :model, output = CAST(:output AS json), usage = CAST(:usage AS jsonb),
+            calls = CAST(:calls AS json)
         WHERE id = :run_id AND status IN ('running', 'interrupted')
             AND (CAST(:conversation_id AS text) IS NULL OR EXISTS (SELECT FROM head))
         RETURNING id
@@ -70,6 +80,10 @@ SUCCEED = text("""
             revision = :revision, updated_at = now(),
             usage = CAST(:total_usage AS jsonb), deferred_tool_requests = CAST(:deferred AS jsonb)
         FROM head, ended WHERE conversations.id = head.id
+    ), left_open AS (
+        UPDATE runs SET status = 'cancelled', error = :undecided FROM head
+        WHERE runs.conversation_id = head.id AND calls IS NOT NULL AND status = 'waiting'
+            AND EXISTS (SELECT FROM ended)
     ), counted AS (
         INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
         SELECT account, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost
@@ -101,6 +115,10 @@ END = text("""
 """)
 
 
+# The runs to which a key leads that comes again.
+KEYED = (RunStatus.RUNNING, RunStatus.SUCCEEDED, RunStatus.WAITING, RunStatus.CONTINUED)
+
+
 class RepeatedRun(Exception):  # noqa: N818 -- not an error: the caller gets the run that there is
     """The idempotency key was used before, for the same request."""
 
@@ -124,28 +142,35 @@ class RunRecords:
         new_conversation: Conversation | None = None,
         idempotency_key: str | None = None,
         request_hash: str | None = None,
+        decided: Decided | None = None,
     ) -> None:
         """Write the row of a run, and of a new conversation, and count it against the caller's limits.
 
+        With `decided` it goes on with a run that waits, which then does so no more.
+
         Raises:
-            RunError: if a limit is reached, the conversation is busy or gone, or the key was another request's.
+            RunError: if a limit is reached, the conversation is busy or gone, the key was another request's, or
+                somebody has decided before.
             RepeatedRun: if there is a run with the key, underway or well ended.
         """
         revision = None if new_conversation is None else str(uuid.uuid4())
-        title = " ".join(prompt.replace("\0", " ").split())[:TITLE_LENGTH]
         values = {
             **row,
-            "title": title,
+            "title": title_of(prompt),
             "revision": revision,
             "idempotency_key": idempotency_key,
             "request_hash": request_hash,
         }
         try:
-            if caller.has_limits:
+            if caller.has_limits or decided:
                 async with self._sessions.begin() as session:
-                    await session.execute(BEGIN, values)
-                    # Last, since other runs of the same key and person wait from here on.
-                    await admit(session, caller)
+                    if is_first := decided is None or await _take_over(session, decided, row["id"]):
+                        await session.execute(BEGIN, values)
+                        # Last, since other runs of the same key and person wait from here on.
+                        if caller.has_limits:
+                            await admit(session, caller)
+                if decided and not is_first:
+                    raise await self._decided_before(decided, caller, idempotency_key, request_hash)
             else:
                 async with self._sessions.engine.connect() as connection:
                     await connection.execute(BEGIN, values)
@@ -176,6 +201,7 @@ class RunRecords:
         conversation: Conversation | None,
         branch: Branch | None = None,
         earlier: Sequence[ModelMessage] = (),
+        calls: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Write that a run ended well, count its usage, and save what it adds to its conversation, if it has one.
 
@@ -189,17 +215,22 @@ class RunRecords:
             conversation: the one to append its messages to, as it was when the run began.
             branch: where to, if not to its end.
             earlier: what to append before them.
+            calls: those of tools that it waits for a person's word on, if any.
 
         Raises:
             ConversationConflict: if the conversation has changed since.
             RunCancelled: if somebody has cancelled the run meanwhile.
         """
-        messages = [*earlier, *keep_output(result, output)] if conversation else []
+        brought = result.new_messages() if calls else keep_output(result, output)
+        messages = [*earlier, *brought] if conversation else []
         ids = [ConversationEntry(parent_id=None, message=message).id for message in messages]
         after = result.conversation
         values = {
             "run_id": run_id,
             "owner": caller.owner,
+            "status": RunStatus.WAITING if calls else RunStatus.SUCCEEDED,
+            "calls": json.dumps(storable(calls)) if calls else None,
+            "undecided": UNDECIDED,
             "model": model,
             "output": json.dumps(storable(output)),
             **_used(caller, usage),
@@ -247,6 +278,34 @@ class RunRecords:
             run = await session.get(tables.Run, run_id)
         return run if run is not None and run.owner == owner else None
 
+    async def read_waiting(self, conversation_id: str, owner: str) -> tables.Run | None:
+        """Return the run of the conversation that waits for a person's word, or None."""
+        table = tables.Run
+        query = select(table).where(
+            table.conversation_id == conversation_id,
+            table.owner == owner,
+            table.calls.is_not(None),
+            table.status == RunStatus.WAITING,
+        )
+        async with self._sessions() as session:
+            return await session.scalar(query)
+
+    async def adopt(self, run_id: uuid.UUID, conversation_id: str) -> None:
+        """Write that a run that was to leave nothing has a conversation after all."""
+        table = tables.Run
+        async with self._sessions.begin() as session:
+            await session.execute(
+                update(table).where(table.id == run_id).values(conversation_id=conversation_id)
+            )
+
+    async def _decided_before(
+        self, decided: Decided, caller: Caller, idempotency_key: str | None, request_hash: str | None
+    ) -> RunError:
+        if idempotency_key:
+            await self.refuse_repeated(caller.owner, idempotency_key, request_hash)
+        row = await self.read(decided.waiting.id, caller.owner)
+        return not_waiting(row or decided.waiting)
+
     async def keep_alive(self, run_ids: Collection[uuid.UUID]) -> dict[uuid.UUID, float | None]:
         """Say that these runs go on. Return those that may, and how many seconds ago each was watched."""
         table = tables.Run
@@ -283,7 +342,7 @@ class RunRecords:
         query = select(table.id, table.request_hash).where(
             table.owner == owner,
             table.idempotency_key == idempotency_key,
-            table.status.in_((RunStatus.RUNNING, RunStatus.SUCCEEDED)),
+            table.status.in_(KEYED),
         )
         async with self._sessions() as session:
             found = (await session.execute(query)).one_or_none()
@@ -297,12 +356,26 @@ class RunRecords:
         raise RepeatedRun(found.id)
 
 
+def title_of(prompt: str) -> str:
+    """Return what a conversation that begins with this is called."""
+    return " ".join(prompt.replace("\0", " ").split())[:TITLE_LENGTH]
+
+
 def no_conversation(conversation_id: str) -> RunError:
     """Return the error for a conversation that the caller doesn't have."""
     return RunError(
         HTTPStatus.NOT_FOUND,
         f"There is no conversation {conversation_id!r}. Leave conversation_id out to start one.",
     )
+
+
+async def _take_over(session: AsyncSession, decided: Decided, run_id: uuid.UUID) -> bool:
+    """Write which run goes on with what was decided. Return whether nobody was before us."""
+    table = tables.Run
+    waits = (table.id == decided.waiting.id, table.status == RunStatus.WAITING)
+    values = {"status": RunStatus.CONTINUED, "continued_by": run_id, "calls": decided.calls}
+    done = await session.execute(update(table).where(*waits).values(values).returning(table.id))
+    return done.one_or_none() is not None
 
 
 def _used(caller: Caller, usage: RunUsage) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`/v1/agents`: the agents, and running them. `/v1/runs`: what became of a run, its events again, and stopping it."""
 
+from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Annotated, Self
 from uuid import UUID
@@ -11,11 +12,15 @@ from chassis.agents.choice import ModelsOf
 from chassis.agents.registry import AgentsOf
 from chassis.conversations.routes import ConversationId, MessageId
 from chassis.http.dependencies import SessionsOf, SettingsOf
+from chassis.http.settings import ApiSettings
 from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
 from chassis.keys.authentication import CallerOf
+from chassis.keys.caller import Caller
 from chassis.runs import feedback
+from chassis.runs.approval import Decisions, results_of
 from chassis.runs.errors import still_underway
 from chassis.runs.records import RepeatedRun
+from chassis.runs.runner import Runner, StartedRun
 from chassis.runs.tables import RunStatus
 from chassis.runs.views import (
     ModelChoice,
@@ -105,20 +110,32 @@ async def run_agent(
     """Run an agent and answer with its output.
 
     With the header `Accept: text/event-stream` the answer comes as server-sent events: `run`, then
-    `text`, `tool_call` and `tool_result` as they happen, and at last `done` or `error`. Each has an id,
+    `text`, `tool_call` and `tool_result` as they happen, and at last `done`, `waiting` or `error`. Each has an id,
     with which `GET /v1/runs/{run_id}/events` goes on after a lost connection.
     """
+    start = runner.start(
+        agent_id,
+        caller,
+        body.input,
+        conversation_id=body.conversation_id,
+        replaces=body.replaces,
+        idempotency_key=idempotency_key,
+        model=model,
+    )
+    return await _answer(start, request, runner, settings, caller, accept)
+
+
+async def _answer(
+    start: Awaitable[StartedRun],
+    request: Request,
+    runner: Runner,
+    settings: ApiSettings,
+    caller: Caller,
+    accept: str,
+) -> Response | RunView:
     streamed = "text/event-stream" in accept.lower()
     try:
-        run = await runner.start(
-            agent_id,
-            caller,
-            body.input,
-            conversation_id=body.conversation_id,
-            replaces=body.replaces,
-            idempotency_key=idempotency_key,
-            model=model,
-        )
+        run = await start
     except RepeatedRun as repeated:
         if streamed:
             return send_events(repeated.run_id, runner, caller, settings.ping_seconds)
@@ -139,6 +156,39 @@ async def read_run(
     """Tell how far a run is, its answer if it has one, and what its caller thinks of it."""
     view = await find_run(run_id, runner, caller)
     return feedback.RunWithFeedback(**dict(view), feedback=await feedback.read(sessions, run_id))
+
+
+@runs.post("/{run_id}/decisions", response_model=RunView, responses=EVENTS)
+async def decide_on_calls(
+    run_id: UUID,
+    body: Decisions,
+    request: Request,
+    runner: RunnerOf,
+    settings: SettingsOf,
+    caller: CallerOf,
+    idempotency_key: IdempotencyKey = None,
+    model: ModelChoice = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response | RunView:
+    """Approve or deny each of the calls that a run waits for, and go on with a run of its own.
+
+    The answer is that run's, as of `POST /v1/agents/{agent_id}/runs`; the one that waited tells it in `continued_by`.
+    """
+    waiting = await runner.records.read(run_id, caller.owner)
+    if waiting is None:
+        raise no_run(run_id)
+    decided = await runner.decide(waiting, results_of(body.decisions), caller)
+    start = runner.start(
+        waiting.agent_id,
+        caller,
+        "",
+        conversation_id=waiting.conversation_id,
+        idempotency_key=idempotency_key,
+        request=f"{run_id}\0{body.model_dump_json()}",
+        model=model,
+        decided=decided,
+    )
+    return await _answer(start, request, runner, settings, caller, accept)
 
 
 @runs.get("/{run_id}/events", status_code=HTTPStatus.OK, response_class=EventStream, responses=EVENTS)

@@ -9,12 +9,22 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
 import anyio
-from pydantic_ai import Agent, AgentRunResult, AgentRunResultEvent, AgentStreamEvent, CancellationToken
+from pydantic_ai import (
+    Agent,
+    AgentRunResult,
+    AgentRunResultEvent,
+    AgentStreamEvent,
+    CancellationToken,
+    DeferredToolRequests,
+    DeferredToolResults,
+    RunContext,
+    capture_run_messages,
+)
 from pydantic_ai.conversation import Conversation
 from pydantic_ai.conversation_store import ConversationConflict
 from pydantic_ai.exceptions import RunCancelled, RunTimedOut
@@ -32,7 +42,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.agents.choice import Models, first_of, who_answered
 from chassis.agents.deps import Deps
-from chassis.agents.registry import Agents
+from chassis.agents.registry import Agents, RegisteredAgent
 from chassis.agents.settings import AgentSettings
 from chassis.context import RUN_ID
 from chassis.conversations.store import Branch, DatabaseConversationStore
@@ -41,12 +51,13 @@ from chassis.database.jsonb import encodable
 from chassis.errors import RunError
 from chassis.keys.caller import Caller
 from chassis.runs import metrics
+from chassis.runs.approval import Decided, calls_of, decide, not_done, not_kept
 from chassis.runs.clock import Clock
 from chassis.runs.errors import INTERRUPTED, explain, timed_out, too_busy
 from chassis.runs.events import EventStore, RunLog
 from chassis.runs.load import refused_runs, underway_runs
-from chassis.runs.records import RunRecords, no_conversation
-from chassis.runs.tables import RunStatus
+from chassis.runs.records import RunRecords, no_conversation, title_of
+from chassis.runs.tables import Run, RunStatus
 from chassis.runs.usage import Meter, usage_of
 
 logger = logging.getLogger(__name__)
@@ -70,6 +81,12 @@ class Unfinished:
     timed_out: bool = False
     # Tells what the caller has said, where that isn't the prompt.
     said: Callable[[], Awaitable[Sequence[ModelMessage]]] | None = None
+    # All messages of a run that was decided on, as they come.
+    noted: list[ModelMessage] = field(default_factory=list)
+
+    def brought(self, run_id: uuid.UUID) -> list[ModelMessage]:
+        """Return those of them that the run itself has brought."""
+        return [message for message in self.noted if message.run_id == str(run_id)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,8 @@ class StartedRun:
     branch: Branch | None = None
     # What the caller has told of before the prompt, to be kept with it.
     earlier: Sequence[ModelMessage] = ()
+    # The person's word on the calls that the run before it waited for.
+    decided: Decided | None = None
     unfinished: Unfinished = field(default_factory=Unfinished)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -134,6 +153,8 @@ class Answer:
     output: Any
     usage: RunUsage
     model_id: str
+    # Those that wait for a person's word: then there is no output.
+    calls: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Runner:
@@ -178,6 +199,7 @@ class Runner:
         idempotency_key: str | None = None,
         request: str | None = None,
         model: str | None = None,
+        decided: Decided | None = None,
     ) -> StartedRun:
         """Note the start of a run.
 
@@ -196,17 +218,14 @@ class Runner:
             idempotency_key: the caller's name for the request, under which it runs once.
             request: all of the request, where more than the prompt and the above makes it another one.
             model: the model that the request wants, one of those on offer.
+            decided: a person's word, with which to go on in place of a prompt.
 
         Raises:
             RunError: if there is no such agent or conversation, somebody else writes to it, no model can
                 answer, the caller has reached a limit, or as many runs are underway as the process carries.
             RepeatedRun: if the key was used before.
         """
-        registered = self._agents.get(agent_id)
-        if registered is None or not caller.may_run(agent_id):
-            known = ", ".join(known for known in self._agents if caller.may_run(known))
-            detail = f"There is no agent {agent_id!r}. There are: {known}."
-            raise RunError(HTTPStatus.NOT_FOUND, detail, code="model_not_found")
+        registered = self.find_agent(agent_id, caller)
         chosen = self._models.choose(registered.agent, model)
         with self._room(agent_id):
             if request is None:
@@ -238,7 +257,11 @@ class Runner:
                 conversation, is_new = await self._find(conversation_id, caller.owner, create=create)
             # A tool call that was never answered, as when a tab was closed over the question, must not end all.
             earlier = repair_messages(earlier)
-            conversation.messages = [*repair_messages(conversation.messages), *earlier]
+            if not decided:
+                left_open = await self._left_open(conversation, caller.owner)
+                earlier = [*left_open, *earlier]
+                known = repair_messages([*conversation.messages, *left_open])
+                conversation.messages = [*known, *earlier[len(left_open) :]]
             if not keep:
                 conversation, branch = Conversation(messages=conversation.messages), None
             run_id = uuid.uuid4()
@@ -265,6 +288,7 @@ class Runner:
                 self.clock.now(),
                 branch,
                 earlier,
+                decided,
             )
             await self.records.begin(
                 caller,
@@ -272,6 +296,7 @@ class Runner:
                 prompt=prompt,
                 idempotency_key=idempotency_key,
                 request_hash=request_hash,
+                decided=decided,
                 row={
                     "id": run.id,
                     "conversation_id": run.conversation_id,
@@ -297,9 +322,35 @@ class Runner:
         finally:
             self._starting -= 1
 
+    def find_agent(self, agent_id: str, caller: Caller) -> RegisteredAgent:
+        """Return the agent.
+
+        Raises:
+            RunError: if there is none that the caller may run.
+        """
+        registered = self._agents.get(agent_id)
+        if registered is None or not caller.may_run(agent_id):
+            known = ", ".join(known for known in self._agents if caller.may_run(known))
+            detail = f"There is no agent {agent_id!r}. There are: {known}."
+            raise RunError(HTTPStatus.NOT_FOUND, detail, code="model_not_found")
+        return registered
+
+    async def decide(self, waiting: Run, results: DeferredToolResults, caller: Caller) -> Decided:
+        """Check a person's word against what a run waits for; `start` goes on with it.
+
+        Raises:
+            RunError: if it doesn't fit, or there is no such agent any more.
+        """
+        agent = self.find_agent(waiting.agent_id, caller).agent
+        deps = Deps(self._sessions, waiting.id, waiting.conversation_id, caller.owner, self._resources)
+        context = RunContext(deps=deps, model=self._models.choose(agent, None), usage=RunUsage(), agent=agent)
+        return await decide(waiting, results, agent, context)
+
     def options(self, run: StartedRun) -> dict[str, Any]:
         """Return what the run methods of an agent, or of an adapter for a protocol, are to be given."""
         return {
+            "output_type": self._agents[run.agent_id].output_type,
+            "deferred_tool_results": run.decided.results if run.decided else None,
             # By which a run's messages are found again in its conversation.
             "run_id": str(run.id),
             "model": run.model,
@@ -317,7 +368,7 @@ class Runner:
         """
         async with self._seeing_through(run):
             options = self.options(run)
-            result = await run.agent.run(run.prompt, conversation=run.conversation, **options)
+            result = await run.agent.run(run.prompt or None, conversation=run.conversation, **options)
             return await self._succeed(run, result, save=run.kept)
 
     async def stream(self, run: StartedRun) -> AsyncGenerator[AgentStreamEvent | Answer]:
@@ -329,7 +380,7 @@ class Runner:
         async with self._seeing_through(run):
             options = self.options(run)
             async with run.agent.run_stream_events(
-                run.prompt, conversation=run.conversation, **options
+                run.prompt or None, conversation=run.conversation, **options
             ) as events:
                 silent = True
                 async for event in events:
@@ -342,11 +393,12 @@ class Runner:
         yield answer
 
     async def track(
-        self, run: StartedRun, events: Events, *, save: bool = False
+        self, run: StartedRun, events: Events, *, save: bool = False, may_wait: bool = True
     ) -> AsyncGenerator[AgentStreamEvent | AgentRunResultEvent[Any]]:
         """Pass on the events of a run that an adapter makes, and write down how it ended.
 
-        Without `save` the adapter stores the messages itself, if they are kept.
+        Without `save` the adapter stores the messages itself, if they are kept. Where a run needs a person's
+        approval its conversation is kept in any case, or without `may_wait` the run fails.
 
         Raises:
             RunError: as `answer`.
@@ -357,6 +409,8 @@ class Runner:
                 if silent and isinstance(event, PartStartEvent):
                     silent = self._note_first_words(run)
                 if isinstance(event, AgentRunResultEvent):
+                    if isinstance(event.result.output, DeferredToolRequests) and not may_wait:
+                        raise not_kept(event.result.output)
                     await self._succeed(run, event.result, save=save)
                 yield event
 
@@ -454,26 +508,40 @@ class Runner:
             raise no_conversation(conversation_id)
         return found
 
+    async def _left_open(self, conversation: Conversation, owner: str) -> list[ModelMessage]:
+        """Return what the model is told of calls that nobody has decided on, if there are any."""
+        requests = conversation.deferred_tool_requests
+        if requests and await self.records.read_waiting(conversation.conversation_id, owner):
+            return [not_done(requests)]
+        return []
+
     @asynccontextmanager
     async def _seeing_through(self, run: StartedRun) -> AsyncIterator[None]:
         try:
-            yield
+            with _noting(run):
+                yield
         except Exception as error:
             raise await self._fail(run, error) from error
         except BaseException:
+            if run.decided:
+                await self._keep(run, run.unfinished.brought(run.id))
             await self._end(run, RunStatus.INTERRUPTED, INTERRUPTED.detail)
             raise
 
     async def _succeed(self, run: StartedRun, result: AgentRunResult[Any], *, save: bool) -> Answer:
+        calls = calls_of(result.output) if isinstance(result.output, DeferredToolRequests) else []
         answer = Answer(
             run,
-            _plain(result.output),
+            None if calls else _plain(result.output),
             usage_of(result, run.conversation.usage),
             who_answered(run.model, result.new_messages()),
+            calls,
         )
         try:
             # Once the answer is there, it gets stored.
             with anyio.CancelScope(shield=True):
+                if calls and not run.kept:
+                    await self._keep_after_all(run, result)
                 await self.records.succeed(
                     run.id,
                     run.caller,
@@ -484,14 +552,25 @@ class Runner:
                     conversation=run.conversation if save else None,
                     branch=run.branch,
                     earlier=run.earlier,
+                    calls=calls,
                 )
         except SQLAlchemyError:
-            if save:
+            if save or calls:
                 raise
             # What the caller gets stands by now, and doesn't fail for want of this row.
             logger.exception("The end of run %s could not be written", run.id)
-        self._forget(run, RunStatus.SUCCEEDED, answer.usage, answer.model_id)
+        status = RunStatus.WAITING if calls else RunStatus.SUCCEEDED
+        self._forget(run, status, answer.usage, answer.model_id)
         return answer
+
+    async def _keep_after_all(self, run: StartedRun, result: AgentRunResult[Any]) -> None:
+        """Store the conversation of a run that was to leave nothing: there is no other way to go on with it."""
+        conversation = replace(result.conversation, revision=None, new_message_index=None)
+        await self._store.save(conversation, scope=run.owner)
+        title = title_of(run.prompt)
+        if title:
+            await self._store.rename(conversation.conversation_id, run.owner, title)
+        await self.records.adopt(run.id, conversation.conversation_id)
 
     async def _fail(self, run: StartedRun, error: Exception) -> RunError:
         late = run.unfinished.timed_out
@@ -505,6 +584,9 @@ class Runner:
             logger.error("Run %s failed", run.id, exc_info=error)
         else:
             logger.warning("Run %s failed: %s: %s", run.id, type(error).__name__, failure.detail)
+        if run.decided:
+            # What was approved is done by now, perhaps, and must not be asked for once more.
+            await self._keep(run, run.unfinished.brought(run.id))
         await self._end(run, RunStatus.FAILED, failure.detail)
         return failure
 
@@ -516,7 +598,7 @@ class Runner:
             with anyio.CancelScope(shield=True):
                 if run.unfinished.said:
                     messages = [*await run.unfinished.said(), *messages]
-                elif not messages:  # It was stopped before the library took note of it.
+                elif not (messages or run.decided):  # It was stopped before the library took note of it.
                     messages = [ModelRequest([UserPromptPart(run.prompt)], run_id=str(run.id))]
                 messages = [*run.earlier, *messages]
                 await self._store.append(run.conversation, run.owner, messages, usage, run.branch)
@@ -549,6 +631,22 @@ class Runner:
             underway_runs.add(-1, {"agent": run.agent_id})
         run.ended.set()
         metrics.count(run.agent_id, model_id or run.model_id, status, self.clock.now() - run.began, usage)
+
+
+@contextmanager
+def _noting(run: StartedRun) -> Iterator[None]:
+    """Take note of the messages of a run whose tools were approved, which are kept however it ends."""
+    if not run.decided:
+        yield
+        return
+    run.unfinished.wanted = True
+    noting = capture_run_messages()
+    run.unfinished.noted = noting.__enter__()
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # another task may be the one that tidies up
+            noting.__exit__(None, None, None)
 
 
 def _plain(output: Any) -> Any:

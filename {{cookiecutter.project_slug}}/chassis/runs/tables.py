@@ -20,6 +20,8 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"  # by its caller
     INTERRUPTED = "interrupted"  # by the end of its process
+    WAITING = "waiting"  # for a person's word on the calls of tools in `calls`
+    CONTINUED = "continued"  # by the run in `continued_by`, which has that word
 
 
 class Run(Base):
@@ -52,6 +54,11 @@ class Run(Base):
         server_default=func.now(), comment="when its process last said so"
     )
     watched_at: Mapped[datetime | None] = mapped_column(comment="when another process last read its events")
+    # Not JSONB, as above.
+    calls: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        JSON(none_as_null=True), comment="calls of tools that a person was asked about"
+    )
+    continued_by: Mapped[uuid.UUID | None] = mapped_column(comment="the run that went on with the answer")
 
     __table_args__ = (
         Index("ix_runs_conversation_id_started_at", "conversation_id", started_at.desc()),
@@ -68,8 +75,11 @@ class Run(Base):
             "owner",
             "idempotency_key",
             unique=True,
-            postgresql_where=text("idempotency_key IS NOT NULL AND status IN ('running', 'succeeded')"),
+            postgresql_where=text(
+                "idempotency_key IS NOT NULL AND status NOT IN ('failed', 'cancelled', 'interrupted')"
+            ),
         ),
+        Index("ix_runs_conversation_id_calls", "conversation_id", postgresql_where=text("calls IS NOT NULL")),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Header, HTTPException
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic_ai import AgentStreamEvent
 from pydantic_ai.messages import (
     FunctionToolCallEvent,
@@ -27,6 +27,7 @@ from chassis.http.dependencies import from_state
 from chassis.http.problems import problem, run_problem
 from chassis.http.streaming import PING, EventStream
 from chassis.keys.caller import Caller
+from chassis.runs.approval import OpenCall
 from chassis.runs.errors import INTERRUPTED
 from chassis.runs.events import LAST, Event
 from chassis.runs.runner import Answer, Runner, StartedRun
@@ -54,6 +55,13 @@ class RunView(BaseModel):
     output: Any = None
     error: str | None = None
     usage: dict[str, Any] = {}
+    calls: Annotated[
+        list[OpenCall],
+        Field(description="the calls of tools that a run waits, or has waited, to be approved"),
+    ] = []
+    continued_by: Annotated[UUID | None, Field(description="the run that went on with what was decided")] = (
+        None
+    )
 
 
 async def find_run(run_id: UUID, runner: Runner, caller: Caller) -> RunView:
@@ -97,7 +105,7 @@ def render(item: StartedRun | AgentStreamEvent | Answer | RunError) -> tuple[str
         case StartedRun():
             return _event("run", _identity(item))
         case Answer():
-            return _event("done", view_answer(item).model_dump(mode="json"))
+            return _event("waiting" if item.calls else "done", view_answer(item).model_dump(mode="json"))
         case RunError():
             # There is no header any more that could tell.
             later = {"retry_after": ceil(item.retry_after)} if item.retry_after else {}
@@ -124,9 +132,10 @@ def view_answer(answer: Answer) -> RunView:
     """Return a run that has just ended well."""
     return RunView(
         **_identity(answer.run) | {"model": answer.model_id},
-        status=RunStatus.SUCCEEDED,
+        status=RunStatus.WAITING if answer.calls else RunStatus.SUCCEEDED,
         output=answer.output,
         usage=used(answer.usage),
+        calls=[OpenCall(**call) for call in answer.calls],
     )
 
 
@@ -149,10 +158,14 @@ def _view_of(row: Run) -> RunView:
         output=restored(row.output),
         error=row.error,
         usage=used(USAGE.validate_python(row.usage)),
+        calls=restored(row.calls) or [],
+        continued_by=row.continued_by,
     )
 
 
 def _ending(row: Run) -> tuple[str, str]:
+    if row.status in (RunStatus.WAITING, RunStatus.CONTINUED):
+        return _event("waiting", _view_of(row).model_dump(mode="json"))
     if row.status is RunStatus.SUCCEEDED:
         return _event("done", _view_of(row).model_dump(mode="json"))
     status = INTERRUPTED.status if row.status is RunStatus.INTERRUPTED else HTTPStatus.CONFLICT

@@ -9,6 +9,8 @@
     type S TEXT         streams the same with S seconds before each word
     call TOOL JSON      calls the tool, an output tool too; then tells what it returned
     loop TOOL JSON      calls the tool again and again
+    break TOOL JSON     calls the tool, and is out of order when that has returned
+    stall TOOL JSON     calls the tool, and takes 60 seconds when that has returned
     fail WHAT           refuses, see ERRORS
     flaky WORDS         is out of order for the first request with these words
     half                answers half of a surrogate pair
@@ -108,11 +110,13 @@ def obey(messages: list[dict[str, Any]]) -> Reply:
     verb, _, rest = said[-1].partition(" ")
     returned = messages[-1]["role"] == "tool"
     match verb:
-        case "call" | "loop" if verb == "loop" or not returned:
+        case "call" | "break" | "stall" | "loop" if verb == "loop" or not returned:
             tool, _, arguments = rest.partition(" ")
             return Reply(re.findall(r".{1,8}", arguments or "{}", re.DOTALL), tool)
         case "call":
             return Reply(tokens_of(f"The tool said: {text_of(messages[-1])}"))
+        case "stall":
+            return Reply(["late"], sleep=60)
         case "slow":
             count, pause, word = rest.split(maxsplit=2)
             return Reply([f"{word}/{n} " for n in range(1, int(count) + 1)], pause=float(pause))
@@ -237,6 +241,8 @@ async def completions(request: Request) -> Response:
     last.update(body)
     said = [text_of(message) for message in body["messages"] if message["role"] == "user"]
     named = body["model"].replace("fail-", "fail ", 1)
+    if said[-1].startswith("break ") and body["messages"][-1]["role"] == "tool":
+        return refusal("fail server") or Response()
     return refusal(named) or refusal(said[-1]) or Completion(body, obey(body["messages"]))
 
 

@@ -1,5 +1,6 @@
 """The events of the AG-UI protocol, checked by its own classes."""
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,8 +12,13 @@ from sqlalchemy import URL
 
 from chassis.testing.client import SSE, ask, check_problem, run_rows, wait_for
 from chassis.testing.provider import SECRET
+from chassis.tests.service import create_key
+from chassis.tests.test_approval import ledger, order, paid, replicas
+
+__all__ = ["ledger", "replicas"]
 
 AG_UI = "/v1/agents/assistant/ag-ui"
+CLERK = "/v1/agents/clerk/ag-ui"
 EVENT: TypeAdapter[Any] = TypeAdapter(Event)
 
 
@@ -194,3 +200,32 @@ def test_refusals_are_problems(dev: httpx.Client) -> None:
     check_problem(dev.post(AG_UI, json=body | {"threadId": "new"}), 422, "new")
     check_problem(dev.post(AG_UI, json=body | {"threadId": "not an id"}), 422, "threadId")
     check_problem(dev.post(AG_UI, json={}), 422)
+
+
+def test_approval(replicas: list[httpx.Client], ledger: Path) -> None:
+    here, there = replicas
+    thread = uuid4().hex
+    asked = events(here.post(CLERK, json=run_input(thread, message(order(ledger)))))
+    assert asked[-1].type is EventType.RUN_FINISHED
+    [interrupt] = asked[-1].outcome.interrupts
+    wrong = {"interruptId": interrupt.id, "status": "resolved", "payload": {"approved": 1}}
+    refused = there.post(CLERK, json=run_input(thread, resume=[wrong]))
+    check_problem(refused, 422, "approved")
+    other = wrong | {"payload": {"approved": True, "editedArgs": {"amount": "x"}}}
+    check_problem(there.post(CLERK, json=run_input(thread, resume=[other])), 422, "amount: ")
+    edited = wrong | {"payload": {"approved": True, "editedArgs": {"amount": 8, "ledger": str(ledger)}}}
+    told = events(there.post(CLERK, json=run_input(thread, resume=[edited])))
+    text = "".join(event.delta for event in told if event.type is EventType.TEXT_MESSAGE_CONTENT)
+    assert text == "The tool said: Paid 8."
+    assert paid(ledger) == [8]
+
+
+def test_nobody_decides_for_another(locked: httpx.Client, database: URL, ledger: Path) -> None:
+    ada, bob = ({"Authorization": f"Bearer {create_key(database, name)}"} for name in ("Ada", "Bob"))
+    asked = run_input(uuid4().hex, message(order(ledger)))
+    [interrupt] = events(locked.post(CLERK, json=asked, headers=ada))[-1].outcome.interrupts
+    word = {"interruptId": interrupt.id, "status": "resolved", "payload": {"approved": True}}
+    resumed = run_input(asked["threadId"], resume=[word])
+    check_problem(locked.post(CLERK, json=resumed, headers=bob), 409, "waits for no decision")
+    assert paid(ledger) == []
+    assert said(events(locked.post(CLERK, json=resumed, headers=ada))) == "The tool said: Paid 5."

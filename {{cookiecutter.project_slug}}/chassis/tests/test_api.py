@@ -399,7 +399,7 @@ def test_answer_and_the_end_of_its_run_are_stored_both_or_neither(
 ) -> None:
     kill = text(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND wait_event_type = 'Lock' AND query LIKE '%UPDATE runs SET status = ''succeeded''%'"
+        " AND wait_event_type = 'Lock' AND query LIKE '%UPDATE runs SET status = CAST%'"
     )
     engine = sync_engine(own_database)
     with (

@@ -31,6 +31,7 @@ WORDS = {"role": "user", "content": "hello"}
 BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
     "/feedback": lambda _: {"thumb": "down", "words": "no"},
     "/runs": lambda conversation: {"input": "hello", "conversation_id": conversation},
+    "/decisions": lambda _: {"decisions": [{"id": "call", "approve": True}]},
     "/vercel": lambda conversation: {
         "trigger": "submit-message",
         "id": conversation,
@@ -51,8 +52,8 @@ BODIES: dict[str, Callable[[str], dict[str, Any]]] = {
         "conversation": conversation,
     },
 }
-# What even its owner isn't allowed.
-NEVER = {("delete", "/v1/responses/{response_id}")}
+# What even its owner isn't allowed: there is nothing to decide.
+NEVER = {("delete", "/v1/responses/{response_id}"), ("post", "/v1/runs/{run_id}/decisions")}
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,9 @@ from chassis.testing import service as testing
 from chassis.testing.client import check_problem, wait_for
 from chassis.testing.provider import SECRET
 from chassis.tests.service import create_key, create_limited_key
+from chassis.tests.test_approval import decide, ledger, order, paid, replicas
+
+__all__ = ["ledger", "replicas"]
 
 CHAT = "/v1/chat/completions"
 
@@ -514,3 +517,35 @@ def test_keys_and_their_limits(locked: httpx.Client, database: URL) -> None:
     with pytest.raises(openai.RateLimitError) as caught:
         complete(once)
     assert int(caught.value.response.headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "said", "text"),
+    [
+        ("/v1/chat/completions", "messages", "choices"),
+        ("/v1/responses", "input", "output"),
+    ],
+)
+def test_approval_is_asked_for_in_words(
+    replicas: list[httpx.Client], ledger: Path, path: str, said: str, text: str, stream: bool
+) -> None:
+    """Its clients can show nothing but words, which name the address where it is decided."""
+    here, there = replicas
+    body = {"model": "clerk", said: [{"role": "user", "content": order(ledger)}], "stream": stream}
+    answer = here.post(path, json=body).text
+    assert "needs a person's approval" in answer
+    run_id = answer.partition("/v1/runs/")[2].partition("/decisions")[0]
+    run = there.get(f"/v1/runs/{run_id}").json()
+    assert run["calls"][0]["arguments"]["amount"] == 5
+    assert decide(there, run).json()["output"] == "The tool said: Paid 5."
+    listed = there.get(f"/v1/conversations/{run['conversation_id']}").json()
+    assert listed["title"].startswith("call pay")
+    assert paid(ledger) == [5]
+
+
+def test_a_response_that_is_not_stored(replicas: list[httpx.Client], ledger: Path) -> None:
+    body = {"model": "clerk", "input": order(ledger), "store": False}
+    refused = replicas[0].post("/v1/responses", json=body)
+    assert refused.status_code == 422
+    assert "approval for pay" in refused.json()["error"]["message"]

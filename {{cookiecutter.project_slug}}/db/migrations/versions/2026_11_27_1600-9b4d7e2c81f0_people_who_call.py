@@ -64,12 +64,82 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id", name=op.f("pk_run_feedback")),
     )
+    _let_runs_wait()
 
 
 def downgrade() -> None:
     """Take the revision back."""
+    _let_runs_wait_no_more()
     op.drop_table("run_feedback")
     sa.Enum("up", "down", name="feedback_thumb").drop(op.get_bind())
     op.drop_column("api_keys", "acts_for_users")
     op.drop_column("api_keys", "cost_per_day")
     op.drop_table("api_users")
+
+
+def _let_runs_wait() -> None:
+    """Runs may wait for a person's word on a call of a tool."""
+    # No index names them, since PostgreSQL takes no new label before the transaction that adds it has ended.
+    op.execute("ALTER TYPE run_status ADD VALUE 'waiting'")
+    op.execute("ALTER TYPE run_status ADD VALUE 'continued'")
+    op.add_column(
+        "runs",
+        sa.Column("calls", sa.JSON(), nullable=True, comment="calls of tools that a person was asked about"),
+    )
+    op.add_column(
+        "runs",
+        sa.Column("continued_by", sa.Uuid(), nullable=True, comment="the run that went on with the answer"),
+    )
+    with op.get_context().autocommit_block():
+        op.create_index(
+            "ix_runs_conversation_id_calls",
+            "runs",
+            ["conversation_id"],
+            postgresql_where=sa.text("calls IS NOT NULL"),
+            postgresql_concurrently=True,
+        )
+        # Under its own name only once the one before is gone.
+        op.create_index(
+            "uq_runs_owner_idempotency_key_new",
+            "runs",
+            ["owner", "idempotency_key"],
+            unique=True,
+            postgresql_where=sa.text(
+                "idempotency_key IS NOT NULL AND status NOT IN ('failed', 'cancelled', 'interrupted')"
+            ),
+            postgresql_concurrently=True,
+        )
+        op.drop_index("uq_runs_owner_idempotency_key", "runs", postgresql_concurrently=True)
+        op.execute("ALTER INDEX uq_runs_owner_idempotency_key_new RENAME TO uq_runs_owner_idempotency_key")
+
+
+def _let_runs_wait_no_more() -> None:
+    op.execute("UPDATE runs SET status = 'succeeded' WHERE status = 'continued'")
+    op.execute("UPDATE runs SET status = 'cancelled' WHERE status = 'waiting'")
+    op.drop_index("uq_runs_owner_idempotency_key", "runs")
+    op.drop_index("uq_runs_conversation_id_running", "runs")
+    op.drop_index("ix_runs_conversation_id_calls", "runs")
+    op.drop_column("runs", "continued_by")
+    op.drop_column("runs", "calls")
+    op.execute("ALTER TYPE run_status RENAME TO run_status_old")
+    op.execute(
+        "CREATE TYPE run_status AS ENUM ('running', 'succeeded', 'failed', 'cancelled', 'interrupted')"
+    )
+    op.execute("ALTER TABLE runs ALTER COLUMN status DROP DEFAULT")
+    op.execute("ALTER TABLE runs ALTER COLUMN status TYPE run_status USING status::text::run_status")
+    op.execute("ALTER TABLE runs ALTER COLUMN status SET DEFAULT 'running'")
+    op.execute("DROP TYPE run_status_old")
+    op.create_index(
+        "uq_runs_conversation_id_running",
+        "runs",
+        ["conversation_id"],
+        unique=True,
+        postgresql_where=sa.text("status = 'running'"),
+    )
+    op.create_index(
+        "uq_runs_owner_idempotency_key",
+        "runs",
+        ["owner", "idempotency_key"],
+        unique=True,
+        postgresql_where=sa.text("idempotency_key IS NOT NULL AND status IN ('running', 'succeeded')"),
+    )
