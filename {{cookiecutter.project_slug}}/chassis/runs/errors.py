@@ -3,6 +3,7 @@
 A provider's own message may hold parts of a key or of a prompt, so none is ever repeated.
 """
 
+import re
 from http import HTTPStatus
 from traceback import walk_tb
 from typing import NamedTuple
@@ -45,6 +46,13 @@ UNREACHABLE_FILE = RunError(
     code="invalid_file_url",
     final=True,
 )
+NO_NATIVE_TOOL = RunError(
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "The agent has a tool that this model's provider doesn't offer, such as web search: choose another model.",
+    final=True,
+)
+# In the words of the library, which has no class of its own for it.
+NATIVE_TOOL = re.compile(r"Native tool.* not supported|\w+Tool is not supported")
 DOWNLOADS = "pydantic_ai._ssrf"
 # What a provider refuses now and may not later.
 PASSING = frozenset(
@@ -107,6 +115,8 @@ def explain(error: Exception) -> RunError:
                 code=code,
                 final=final or _refused(error),
             )
+    if isinstance(error, ai.UserError) and NATIVE_TOOL.match(str(error)):
+        return NO_NATIVE_TOOL
     if _is_of_a_download(error):
         return UNREACHABLE_FILE
     return RunError(
