@@ -28,6 +28,7 @@ ROWS = {
     "api_users": f"({ODD}, 1, 9223372036854775807, 0.000000000000000000001)",
     "conversation_entries": """('1', NULL, 'message', '{"a": [1.50, null, "\\\\ü"]}')""",
     "conversations": f"('1', {ODD}, NULL, '1', ARRAY['1', 'a,b', '{{}}'], NULL, NULL, '{{}}', NULL, 'r')",
+    "api_files": f"({RUN}, {ODD}, '1', {ODD}, 'image/png', 9223372036854775807, 0, '\\x00ff', '\\x00ff')",
     "runs": f"({RUN}, '1', 'assistant', 'model', 'failed', {ODD})",
     "incidents": f"({RUN}, {RUN}, 'o', {ODD}, 'outage', 'low', '')",
     "run_events": f"({RUN}, 1, {ODD})",

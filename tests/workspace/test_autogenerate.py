@@ -53,7 +53,7 @@ SCHEMAS = (
 OUR_TABLES = {
     f"public.{name}"
     for name in (
-        "api_key_usage api_keys api_users conversation_entries conversations documents incidents passages run_events run_feedback runs".split()
+        "api_files api_key_usage api_keys api_users conversation_entries conversations documents incidents passages run_events run_feedback runs".split()
     )
 }
 

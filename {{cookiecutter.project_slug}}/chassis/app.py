@@ -25,6 +25,8 @@ from chassis.database import embedded
 from chassis.database.engine import async_engine, session_factory
 from chassis.database.settings import DatabaseSettings
 from chassis.database.url import database_url
+from chassis.files.settings import FileSettings
+from chassis.files.store import FileStore
 from chassis.health.readiness import Readiness
 from chassis.http import logs, middleware, problems
 from chassis.http.settings import ApiSettings
@@ -53,6 +55,7 @@ FEATURES = (
     "runs.routes",
     "runs.feedback",
     "conversations.routes",
+    "files.routes",
     "keys.routes",
     "retention.routes",
     "protocols.vercel",
@@ -109,6 +112,7 @@ def create_app(
     try:
         settings = ApiSettings.from_env(env)
         agent_settings = AgentSettings.from_env(env)
+        file_settings = FileSettings.from_env(env)
         user_settings = UserSettings.from_env(env)
         retention = RetentionSettings.from_env(env)
         telling = TelemetrySettings.from_env(env)
@@ -127,6 +131,7 @@ def create_app(
         try:
             sessions = session_factory(engine)
             store = DatabaseConversationStore(sessions)
+            files = FileStore(sessions, file_settings)
             models = Models(
                 default_model,
                 agent_settings,
@@ -137,6 +142,7 @@ def create_app(
                     WindowedModel,
                     messages=agent_settings.history_messages,
                     chars=agent_settings.history_chars,
+                    fill=files.fill,
                 ),
             )
             models.warn()
@@ -155,6 +161,7 @@ def create_app(
                         "user_settings": user_settings,
                         "issuer": _issuer(user_settings),
                         "store": store,
+                        "files": files,
                         "runner": runner,
                         "readiness": Readiness(engine, alembic_ini, when_ahead),
                     }

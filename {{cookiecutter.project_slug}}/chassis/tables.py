@@ -5,6 +5,7 @@ from pathlib import Path
 
 from chassis.conversations.tables import Conversation, ConversationEntry
 from chassis.database.base import Base
+from chassis.files.tables import ApiFile
 from chassis.keys.tables import ApiKey, ApiKeyUsage
 from chassis.runs.tables import Run, RunEvents, RunFeedback, RunStatus
 from chassis.users.tables import ApiUser
@@ -13,6 +14,7 @@ for _path in sorted(Path(__file__).parent.glob("*/tables.py")):
     import_module(f"chassis.{_path.parent.name}.tables")
 
 __all__ = [
+    "ApiFile",
     "ApiKey",
     "ApiKeyUsage",
     "ApiUser",

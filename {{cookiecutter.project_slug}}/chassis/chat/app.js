@@ -7,6 +7,7 @@ import { call, get, key, onKeyNeeded } from "./client.js";
 import { ask as askPerson, INSTEAD } from "./dialog.js";
 import { h, iconButton, json, say } from "./elements.js";
 import { loadFeedback } from "./feedback.js";
+import * as attached from "./files.js";
 import * as shown from "./messages.js";
 import { Problem } from "./problems.js";
 import { begin, finish, offer, signOut, token } from "./signin.js";
@@ -328,10 +329,10 @@ async function showConversation() {
   shown.scrollToEnd(Boolean(waiting));
   if (waiting) {
     // The question isn't stored before its answer.
-    const { id: run, input, conversation, replaces, decides } = waiting;
-    const again = { ...question({ agent: state.agent?.id ?? before, input, conversation, replaces, decides }), run };
-    if (decides) answer(again, last.question, last.answer ?? new shown.Answer(name));
-    else answer(again, shown.addQuestion(input, { edit }), new shown.Answer(name));
+    const { id: run, ...what } = waiting;
+    const again = { ...question({ ...what, agent: state.agent?.id ?? before }), run };
+    if (what.decides) answer(again, last.question, last.answer ?? new shown.Answer(name));
+    else answer(again, shown.addQuestion(what.input, { edit, files: what.files }), new shown.Answer(name));
   } else offerAgain(last);
 }
 
@@ -345,7 +346,7 @@ function showUsage(conversation) {
 async function send() {
   while (fetching) await fetching.catch(() => {}); // who began it says what went wrong
   const input = $("message").value.trim();
-  if (!input || state.asked) return;
+  if ((!input && attached.isEmpty()) || state.asked) return;
   if (!state.agents.length) await attempt(start);
   if (!state.agents.length) return;
   if (!state.agent) {
@@ -353,12 +354,14 @@ async function send() {
     say("Choose an agent first.");
     return;
   }
+  const files = await attached.take();
+  if (!files || state.asked) return files && attached.putBack(files);
   type("");
-  await ask(input);
+  await ask(input, undefined, files);
 }
 
 /** Ask, at the end or in place of an earlier question and of all that came after it. */
-async function ask(input, replaces) {
+async function ask(input, replaces, files = []) {
   $("notice").hidden = true;
   const { failed } = state;
   state.failed = null;
@@ -366,9 +369,9 @@ async function ask(input, replaces) {
   else if (failed && failed.asked.input === input) shown.cutFrom(failed.element);
   if (replaces) shown.cutFrom(shown.questions().find(({ dataset }) => dataset.id === replaces));
   $("intro").hidden = true;
-  const asked = question({ agent: state.agent.id, input, conversation: state.conversation, replaces });
+  const asked = question({ agent: state.agent.id, input, files, conversation: state.conversation, replaces });
   focusInput();
-  await answer(asked, shown.addQuestion(input, { edit }), new shown.Answer(state.agent.name));
+  await answer(asked, shown.addQuestion(input, { edit, files }), new shown.Answer(state.agent.name));
 }
 
 /** Ask about the calls that a run waits for, and go on with what was decided. */
@@ -383,7 +386,7 @@ function askApproval({ run_id: decides, agent_id: agent, conversation_id: conver
 async function edit(element, text) {
   if (state.asked || !element.dataset.id) return;
   const changed = await shown.editQuestion(element, text);
-  if (changed !== null && !state.asked && mayAsk()) await ask(changed, element.dataset.id);
+  if (changed !== null && !state.asked && mayAsk()) await ask(changed, element.dataset.id, element.files);
 }
 
 function mayAsk() {
@@ -396,7 +399,7 @@ function offerAgain({ answer: last, question: element }) {
   for (const button of document.querySelectorAll(".again")) button.remove();
   if (!last || !element?.dataset.id) return;
   last.offerAgain(() => {
-    if (!state.asked && mayAsk()) ask(element.querySelector(".said").textContent, element.dataset.id);
+    if (!state.asked && mayAsk()) ask(element.text, element.dataset.id, element.files);
   });
 }
 
@@ -426,8 +429,8 @@ async function answer(asked, element, shownAnswer) {
         asked.card?.remove();
         asked.conversation = state.conversation = data.conversation_id;
         shownAnswer.run = data.run_id;
-        const { run: id, input, conversation, replaces, decides } = asked;
-        sessionStorage.setItem(RUN, JSON.stringify({ id, input, conversation, replaces, decides }));
+        const { run: id, input, files, conversation, replaces, decides } = asked;
+        sessionStorage.setItem(RUN, JSON.stringify({ id, input, files, conversation, replaces, decides }));
         history.replaceState(null, "", address(conversation));
       }
       if (name === "lost") showLost(seconds, asked);
@@ -461,13 +464,16 @@ function fail(problem, asked, element, shownAnswer) {
   if (!mayGoOn) shownAnswer.break();
   const again = () => {
     if (state.asked) return;
-    if ($("message").value === asked.input) type("");
+    if ($("message").value === asked.input) {
+      type("");
+      attached.clear();
+    }
     state.failed = null;
     focusInput();
     if (mayGoOn) return answer(asked, element, shownAnswer);
     shownAnswer.element.remove();
-    const { agent, input, replaces } = asked;
-    const anew = question({ agent, input, replaces, conversation: state.conversation });
+    const { agent, input, files, replaces } = asked;
+    const anew = question({ agent, input, files, replaces, conversation: state.conversation });
     return answer(anew, element, new shown.Answer(agentOf(agent)?.name ?? agent));
   };
   const known = problem instanceof Problem ? problem : new Problem({ what: "Something went wrong in this page.", hint: "Reload it.", action: "reload" });
@@ -475,7 +481,10 @@ function fail(problem, asked, element, shownAnswer) {
   say(known.message);
   state.failed = { asked, element };
   // What was typed isn't lost. In place of an earlier question it would come at the end.
-  if (!asked.replaces && !$("message").value) type(asked.input);
+  if (!asked.replaces && !$("message").value && attached.isEmpty()) {
+    type(asked.input);
+    attached.putBack(asked.files ?? []);
+  }
   if (!(problem instanceof Problem)) reportError(problem);
 }
 
@@ -594,6 +603,7 @@ async function arrive() {
   await showAll();
 }
 
+attached.offer();
 shown.grows($("message"));
 shown.onEnter($("message"), send);
 $("send").onclick = send;

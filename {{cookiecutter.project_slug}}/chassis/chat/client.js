@@ -20,15 +20,16 @@ export const key = {
 };
 
 /** Call the API and return the response; the person is asked for a key, or to sign in, when that is needed. */
-export async function call(path, { method = "GET", body, headers, signal } = {}) {
+export async function call(path, { method = "GET", body, headers, signal, patience } = {}) {
   for (let mayRenew = true; ; ) {
     const shown = (await freshToken()) ?? key.get();
     const response = await request(path, {
       method,
       signal,
-      body: body && JSON.stringify(body),
+      patience,
+      body: body instanceof Blob ? body : body && JSON.stringify(body),
       headers: {
-        ...(body && { "Content-Type": "application/json" }),
+        ...(body && { "Content-Type": body instanceof Blob ? body.type || "application/octet-stream" : "application/json" }),
         ...(shown && { Authorization: `Bearer ${shown}` }),
         ...headers,
       },

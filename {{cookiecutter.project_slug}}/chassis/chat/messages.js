@@ -4,11 +4,12 @@ import { approval } from "./approval.js";
 import { footer, record, sourcesOf, toolCard, usage } from "./cards.js";
 import { copyButton, h, iconButton, json, say } from "./elements.js";
 import { thumbs } from "./feedback.js";
+import { namesOf, shownWith } from "./files.js";
 import { Markdown } from "./markdown.js";
 
 const NEAR = 60; // pixels from the end within which a reader is at the end
 
-const list = document.getElementById("messages");
+const messages = document.getElementById("messages");
 const view = document.getElementById("view");
 const toEnd = document.getElementById("to-end");
 let isAtEnd = true;
@@ -40,7 +41,7 @@ view.addEventListener("scroll", look);
 new ResizeObserver(() => {
   if (isKept && isAtEnd) view.scrollTop = view.scrollHeight;
   else look();
-}).observe(list);
+}).observe(messages);
 toEnd.onclick = () => {
   scrollToEnd();
   document.getElementById("message").focus();
@@ -49,13 +50,16 @@ toEnd.onclick = () => {
 // Questions
 
 /** Show a question; `edit` is called when it is to be asked in other words. */
-export function addQuestion(text, { id, edit } = {}) {
-  const shown = h("div", { class: "said" }, text);
+export function addQuestion(text, { id, edit, files = [] } = {}) {
+  const shown = h("div", { class: "said" }, text || namesOf(files));
+  shown.hidden = !text;
   const actions = h("div", { class: "actions" }, copyButton("Copy the question", () => text));
-  const element = h("article", { class: "question", "aria-label": "You" }, shown, actions);
+  const list = files.length ? shownWith(files) : null;
+  const element = h("article", { class: "question", "aria-label": "You" }, list, shown, actions);
+  Object.assign(element, { text, files });
   if (id) element.dataset.id = id;
   if (edit) actions.append(iconButton("pen", "Edit the question", () => edit(element, text), "Edit"));
-  list.append(element);
+  messages.append(element);
   return element;
 }
 
@@ -73,7 +77,7 @@ export function editQuestion(element, text) {
       resolve(result);
     };
     box.value = text;
-    save.onclick = () => box.value.trim() && close(box.value.trim());
+    save.onclick = () => (box.value.trim() || element.files.length) && close(box.value.trim());
     cancel.onclick = () => close(null);
     onEnter(box, save.onclick);
     form.addEventListener("keydown", (event) => {
@@ -116,8 +120,8 @@ export function cutFrom(element) {
   }
 }
 
-export const clear = () => list.replaceChildren();
-export const questions = () => [...list.querySelectorAll(":scope > .question")];
+export const clear = () => messages.replaceChildren();
+export const questions = () => [...messages.querySelectorAll(":scope > .question")];
 
 // Answers
 
@@ -128,7 +132,7 @@ export class Answer {
     this.body = h("div", { class: "body" });
     this.actions = h("div", { class: "actions" });
     this.element = h("article", { class: "answer", "aria-label": name }, this.body, this.actions);
-    list.append(this.element);
+    messages.append(this.element);
   }
 
   /** Show that something is to come, until it does. */
@@ -264,21 +268,23 @@ export class Answer {
 }
 
 /** Show a stored conversation, without the calls that are still open. Returns its last answer and question. */
-export function showHistory(messages, { name, edit, open = [] }) {
-  const results = new Map(messages.filter((m) => m.role === "tool").map((m) => [m.tool_call_id, m.content]));
-  const outputs = new Set(messages.filter((m) => m.is_output).map((m) => m.tool_name));
+export function showHistory(said, { name, edit, open = [] }) {
+  const results = new Map(said.filter((m) => m.role === "tool").map((m) => [m.tool_call_id, m.content]));
+  const outputs = new Set(said.filter((m) => m.is_output).map((m) => m.tool_name));
   let [answer, question] = [null, null];
   const endTurn = () => {
     if (answer?.sources.length) answer.add(footer(answer.sources, ""));
     answer?.close();
   };
-  for (const message of messages) {
+  for (const message of said) {
     const { role, content, tool_name: tool, tool_call_id: id } = message;
     if (role === "user") {
       endTurn();
       answer = null;
-      // What is attached would get lost.
-      question = addQuestion(content, message.attachments ? {} : { id: message.id, edit });
+      const files = message.attachments ?? [];
+      const text = files.length && content === namesOf(files) ? "" : content;
+      // What is attached but isn't kept here would get lost.
+      question = addQuestion(text, { files, ...(files.every(({ id }) => id) && { id: message.id, edit }) });
     }
     if (role !== "assistant") continue;
     answer ??= new Answer(name);

@@ -5,9 +5,9 @@ import { unreachable } from "./problems.js";
 const PATIENCE = 20_000; // milliseconds until an answer must have begun
 
 /** Fetch, but don't wait for ever: a connection may be dead without anybody having said so. */
-export async function request(url, { signal, ...options } = {}) {
+export async function request(url, { signal, patience = PATIENCE, ...options } = {}) {
   const late = new AbortController();
-  const timer = setTimeout(() => late.abort(), PATIENCE);
+  const timer = setTimeout(() => late.abort(), patience);
   try {
     return await fetch(url, { ...options, signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal });
   } catch (error) {

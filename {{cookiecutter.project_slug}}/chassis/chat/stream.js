@@ -51,13 +51,16 @@ export async function* follow(asked, signal) {
 /** Tell whether the same may work in a moment: nobody answers, or the service is being restarted. */
 const isPassing = ({ status }, { run }) => status === 0 || (run && status >= 502);
 
-function open({ agent, input, conversation, replaces, decides, decisions, run, last, key }, signal) {
+function open({ run, last, agent, decides, decisions, key, ...asked }, signal) {
+  const { input, files, conversation, replaces } = asked;
   const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
   if (run) return call(`v1/runs/${run}/events`, { headers, signal });
   return call(decides ? `v1/runs/${decides}/decisions` : `v1/agents/${encodeURIComponent(agent)}/runs`, {
     method: "POST",
     headers: { ...headers, "Idempotency-Key": key },
-    body: decides ? { decisions } : { input, conversation_id: conversation, replaces },
+    body: decides
+      ? { decisions }
+      : { input, attachments: files?.map(({ id }) => id), conversation_id: conversation, replaces },
     signal,
   });
 }

@@ -37,6 +37,13 @@ MessageId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$"
 ConversationPath = Annotated[ConversationId, Path()]
 
 
+class NamedFile(BaseModel):
+    """A file in a list."""
+
+    name: str
+    media_type: str
+
+
 class ConversationView(BaseModel):
     """A conversation in a list."""
 
@@ -45,6 +52,9 @@ class ConversationView(BaseModel):
     created_at: datetime
     updated_at: datetime
     agent_id: Annotated[str | None, Field(description="the agent that answered last")] = None
+    attachments: Annotated[
+        list[NamedFile] | None, Field(description="the newest of what was shown in it")
+    ] = None
 
 
 class ConversationList(BaseModel):

@@ -59,6 +59,7 @@ from sqlalchemy.orm import aliased
 from chassis.conversations import tables
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import restore_text, restored, storable
+from chassis.files.store import has_files, keep
 
 USAGE = TypeAdapter(RunUsage)
 DEFERRED = TypeAdapter(DeferredToolRequests | None)
@@ -79,6 +80,7 @@ class ConversationSummary(NamedTuple):
     created_at: datetime
     updated_at: datetime
     agent_id: str | None
+    attachments: list[dict[str, str]] | None
     waiting_run_id: UUID | None = None
 
 
@@ -114,12 +116,18 @@ ANSWERED_LAST: ColumnElement[str | None] = literal_column(
     "(SELECT agent_id FROM runs WHERE runs.conversation_id = conversations.id AND "
     "runs.status NOT IN ('failed', 'interrupted') ORDER BY started_at DESC LIMIT 1)"
 )
+# The newest of them, by name and kind.
+ATTACHMENTS: ColumnElement[Any] = literal_column(
+    "(SELECT jsonb_agg(jsonb_build_object('name', name, 'media_type', media_type)) FROM (SELECT name, media_type "
+    "FROM api_files WHERE conversation_id = conversations.id ORDER BY created_at DESC LIMIT 5) AS newest)"
+)
 SUMMARY = (
     tables.Conversation.id,
     tables.Conversation.title,
     tables.Conversation.created_at,
     tables.Conversation.updated_at,
     ANSWERED_LAST.label("agent_id"),
+    ATTACHMENTS.label("attachments"),
 )
 # Whoever goes on in a conversation has left the question of approval open. The same is in `chassis.runs.records`.
 UNDECIDED = "The conversation went on without a decision."
@@ -237,7 +245,13 @@ class DatabaseConversationStore(ConversationStore):
                 if expected_revision is not None:
                     await session.execute(LEAVE_OPEN, {"id": record.conversation_id, "undecided": UNDECIDED})
                 if new_entries:
-                    await session.execute(insert(tables.ConversationEntry), _entry_rows(new_entries))
+                    messages = [entry.message for entry in new_entries]
+                    # Where it is nobody's, nobody could have its files.
+                    if record.scope is not None and has_files(messages):
+                        messages = await keep(session, record.scope, record.conversation_id, messages)
+                    await session.execute(
+                        insert(tables.ConversationEntry), _entry_rows(new_entries, messages)
+                    )
         except IntegrityError as error:
             raise conflict(error, record.conversation_id) from error
 
@@ -456,11 +470,13 @@ def deferred_json(requests: DeferredToolRequests | None) -> str | None:
     return json.dumps(storable(DEFERRED.dump_python(requests, mode="json"))) if requests else None
 
 
-def _entry_rows(entries: Sequence[ConversationEntry]) -> list[dict[str, Any]]:
-    messages = ModelMessagesTypeAdapter.dump_python([entry.message for entry in entries], mode="json")
+def _entry_rows(
+    entries: Sequence[ConversationEntry], messages: Sequence[ModelMessage]
+) -> list[dict[str, Any]]:
+    documents = ModelMessagesTypeAdapter.dump_python(list(messages), mode="json")
     return [
-        {"id": entry.id, "parent_id": entry.parent_id, "kind": entry.kind, "message": storable(message)}
-        for entry, message in zip(entries, messages, strict=True)
+        {"id": entry.id, "parent_id": entry.parent_id, "kind": entry.kind, "message": storable(document)}
+        for entry, document in zip(entries, documents, strict=True)
     ]
 
 

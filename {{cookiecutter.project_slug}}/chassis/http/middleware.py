@@ -184,9 +184,9 @@ class BodyLimits:
         await self._app(scope, receive_limited, send)
 
     def _check_size(self, size: int, route: Any) -> None:
-        uploads = isinstance(route, UploadRoute)
-        limit = self._max_upload_bytes if uploads else self._max_bytes
+        advice = route.ADVICE if isinstance(route, UploadRoute) else ""
+        limit = self._max_upload_bytes if advice else self._max_bytes
         if size > limit:
             detail = f"The body may have {limit} bytes at most."
-            detail += f" {UploadRoute.ADVICE}" if uploads else ""
+            detail += f" {advice}" if advice else ""
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)

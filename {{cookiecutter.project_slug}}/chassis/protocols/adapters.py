@@ -25,12 +25,16 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.ui import NativeEvent, UIAdapter
+from starlette.concurrency import run_in_threadpool
 
 from chassis.agents.deps import Deps
 from chassis.conversations.contents import words
 from chassis.conversations.routes import StoreOf
 from chassis.conversations.store import DatabaseConversationStore
 from chassis.errors import RunError
+from chassis.files.references import items
+from chassis.files.routes import FilesOf
+from chassis.files.store import FileStore
 from chassis.http.dependencies import SettingsOf
 from chassis.http.settings import ApiSettings
 from chassis.http.streaming import EventStream
@@ -53,15 +57,16 @@ class Services:
 
     runner: Runner
     store: DatabaseConversationStore
+    files: FileStore
     settings: ApiSettings
     # The model that the request wants.
     model: str | None
 
 
 async def _services(
-    runner: RunnerOf, store: StoreOf, settings: SettingsOf, model: ModelChoice = None
+    runner: RunnerOf, store: StoreOf, files: FilesOf, settings: SettingsOf, model: ModelChoice = None
 ) -> Services:
-    return Services(runner, store, settings, model)
+    return Services(runner, store, files, settings, model)
 
 
 ServicesOf = Annotated[Services, Depends(_services)]
@@ -95,6 +100,10 @@ async def stream(
     """
     if conversation_id == "new":  # by which the adapters would mean any new conversation
         raise RunError(HTTPStatus.UNPROCESSABLE_ENTITY, "A conversation can't have the id 'new'.")
+    shown = list(items(new_turn(loaded)))
+    if shown:
+        await run_in_threadpool(services.files.check_sent, shown)
+        await services.files.check_room(caller.owner, shown)
     await _check_results(loaded, services.store, conversation_id)
     prompt = next(
         (words(part.content) for part in reversed(_parts(loaded)) if isinstance(part, UserPromptPart)), ""

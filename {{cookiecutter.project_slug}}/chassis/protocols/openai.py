@@ -23,11 +23,21 @@ from pydantic_ai.ui import NativeEvent
 from chassis.agents.registry import AgentsOf
 from chassis.database.jsonb import encodable
 from chassis.errors import RunError
+from chassis.files.routes import FilesOf
 from chassis.http.dependencies import SettingsOf
 from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
 from chassis.keys.authentication import CallerOf
 from chassis.protocols.openai_errors import OpenAIRoute, Refused, RefusedForm, refusal
-from chassis.protocols.openai_messages import CONTINUE, Limit, Message, answer_of, history_of, run_events
+from chassis.protocols.openai_files import refuse_foreign, show_files
+from chassis.protocols.openai_messages import (
+    CONTINUE,
+    Limit,
+    Message,
+    answer_of,
+    history_of,
+    run_events,
+    text_of,
+)
 from chassis.runs.runner import StartedRun
 from chassis.runs.views import ModelChoice, RunnerOf
 
@@ -48,11 +58,7 @@ def _readable(messages: list[Message]) -> list[Message]:
     for number, message in enumerate(messages):
         if number < answered:
             continue
-        for part in message.content if isinstance(message.content, list) else ():
-            if part.is_foreign:
-                raise ValueError(
-                    f"messages.{number}: only text is taken, so leave out the part {part.type!r}"
-                )
+        refuse_foreign(f"messages.{number}", message.role, message.content)
     return messages
 
 
@@ -135,17 +141,19 @@ async def complete_chat(
     caller: CallerOf,
     runner: RunnerOf,
     settings: SettingsOf,
+    files: FilesOf,
     chosen: ModelChoice = None,
 ) -> Response | dict[str, Any]:
     """Run an agent on the messages. With `stream` the answer comes as server-sent events."""
     if all(message.role != "user" for message in body.messages):
         raise HTTPException(HTTPStatus.BAD_REQUEST, "One of the messages must be the user's.")
     earlier: list[Message] = body.messages
-    prompt: str | None = None  # where a tool's result is what to go on with
+    await show_files(body.messages, files, caller.owner, "messages")
+    prompt: str | list[ai.UserContent] | None = None  # where a tool's result is what to go on with
     match body.messages[-1].role:
         case "user":
             *earlier, last = body.messages
-            prompt = last.text
+            prompt = last.shown
         case "assistant":
             prompt = CONTINUE
     run = await runner.start(

@@ -10,18 +10,20 @@ from typing import Annotated, Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BeforeValidator
 
 from chassis.errors import RunError
 from chassis.http import problems
+from chassis.http.middleware import UploadRoute
 
 # OpenAI's words for what has none of its own here.
 CODES: Mapping[int, str] = {HTTPStatus.UNAUTHORIZED: "invalid_api_key"}
 
 
-class OpenAIRoute(APIRoute):
+class OpenAIRoute(UploadRoute):
     """A route whose problems also have the member `error`, which is where OpenAI's clients look."""
+
+    ADVICE = "Send fewer files, or smaller ones; those of /v1/attachments may be named by their ids."
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap the handler, which checks the key and the body too."""

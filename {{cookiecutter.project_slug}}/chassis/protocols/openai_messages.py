@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import HTTPException
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, PrivateAttr
 from pydantic_ai import AgentRunResult, DeferredToolRequests
 from pydantic_ai import messages as ai
 from pydantic_ai.ui import NativeEvent
@@ -18,6 +18,7 @@ from chassis.runs.approval import calls_of, words_for
 from chassis.runs.runner import StartedRun
 
 TEXTS = frozenset({"text", "input_text", "output_text", "refusal"})
+FILES = frozenset({"image_url", "file", "input_image", "input_file"})
 THOUGHTS = frozenset({"thinking", "redacted_thinking", "reasoning"})
 # For a conversation whose last message is the assistant's: "Continue" in Open WebUI.
 CONTINUE = "Continue your last message from exactly where it ends. Repeat nothing of it."
@@ -27,12 +28,37 @@ CONTINUE = "Continue your last message from exactly where it ends. Repeat nothin
 Limit = Annotated[int | None, AfterValidator(lambda value: value if value and value > 0 else None)]
 
 
+class Sent(BaseModel):
+    """A file as OpenAI's clients send it: its data, or the id of one that was uploaded."""
+
+    image_url: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
 class Part(BaseModel):
-    """A part of a message. Of what the user says now only text is taken."""
+    """A part of a message. Of what the user says now only texts and files are taken."""
 
     type: str
     text: str = ""
     refusal: str = ""
+    image_url: str | dict[str, Any] | None = None
+    file: dict[str, Any] | None = None
+    file_data: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    # What it shows, once it was looked at.
+    _shown: ai.UserContent | None = PrivateAttr(None)
+
+    @property
+    def sent(self) -> Sent:
+        """The file, as it was sent."""
+        told = self.file or self.model_dump(include={"file_data", "file_id", "file_url", "filename"})
+        picture = self.image_url.get("url") if isinstance(self.image_url, dict) else self.image_url
+        return Sent.model_validate({**told, "image_url": picture})
 
     @property
     def words(self) -> str:
@@ -42,9 +68,18 @@ class Part(BaseModel):
         return f"[{self.type}, which was left out]" if self.is_foreign else self.text or self.refusal
 
     @property
+    def file_shown(self) -> ai.UserContent | None:
+        """The file, once it was looked at and taken."""
+        return self._shown
+
+    def show(self, content: ai.UserContent) -> None:
+        """Note what it shows."""
+        self._shown = content
+
+    @property
     def is_foreign(self) -> bool:
         """Tell whether it is no text, but a picture, say."""
-        return self.type not in TEXTS | THOUGHTS
+        return self.type not in TEXTS | THOUGHTS and self._shown is None
 
 
 class FunctionCall(BaseModel):
@@ -77,6 +112,14 @@ class Message(BaseModel):
             return self.content
         return "".join(part.words for part in self.content or ()) or self.refusal or ""
 
+    @property
+    def shown(self) -> str | list[ai.UserContent]:
+        """The content with the files in it."""
+        parts = self.content if isinstance(self.content, list) else []
+        if all(part.file_shown is None for part in parts):
+            return self.text
+        return [item for part in parts if (item := part.file_shown or part.words)]
+
 
 def history_of(messages: Sequence[Message]) -> list[ai.ModelMessage]:
     """Return the messages as pydantic-ai's.
@@ -91,7 +134,7 @@ def history_of(messages: Sequence[Message]) -> list[ai.ModelMessage]:
     for message in messages:
         match message.role:
             case "user":
-                history.append(ai.ModelRequest([ai.UserPromptPart(message.text)]))
+                history.append(ai.ModelRequest([ai.UserPromptPart(message.shown)]))
             case "assistant":
                 calls = {call.id: call.function for call in message.tool_calls or ()}
                 waiting = set(calls)
@@ -116,7 +159,7 @@ def history_of(messages: Sequence[Message]) -> list[ai.ModelMessage]:
 
 
 async def run_events(
-    run: StartedRun, prompt: str | None, options: dict[str, Any]
+    run: StartedRun, prompt: str | Sequence[ai.UserContent] | None, options: dict[str, Any]
 ) -> AsyncGenerator[NativeEvent]:
     """Run the agent, and yield what happens."""
     async with run.agent.run_stream_events(prompt, conversation=run.conversation, **options) as events:

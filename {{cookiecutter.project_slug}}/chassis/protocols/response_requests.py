@@ -17,9 +17,11 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic_ai.messages import UserContent
 
 from chassis.conversations.routes import ConversationId
 from chassis.protocols.openai_errors import ParamError, Refused, RefusedForm, refuse_unless
+from chassis.protocols.openai_files import refuse_foreign
 from chassis.protocols.openai_messages import CONTINUE, FunctionCall, Limit, Message, Part, ToolCall
 
 SYSTEM = frozenset({"system", "developer"})
@@ -95,9 +97,7 @@ def _readable(items: list[Item]) -> list[Item]:
     for number, item in enumerate(items):
         if number < answered or not isinstance(item, Said):
             continue
-        for part in item.content if isinstance(item.content, list) else ():
-            if part.is_foreign:
-                raise ValueError(f"input.{number}: only text is taken, so leave out the part {part.type!r}")
+        refuse_foreign(f"input.{number}", item.role, item.content)
     said = [item for item in items if not (isinstance(item, Said) and item.role in SYSTEM)]
     if said and not isinstance(said[-1], (Said, Referred)):
         last = f"so a user's message is to come last, not {said[-1].type!r}"
@@ -216,7 +216,7 @@ async def messages_of(items: Sequence[Item], look_up: Callable[[str], Awaitable[
     return messages
 
 
-def take_prompt(messages: list[Message]) -> str:
+def take_prompt(messages: list[Message]) -> str | list[UserContent]:
     """Take what the user says now out of the messages. What a client adds to it as the system comes before it.
 
     Raises:
@@ -227,7 +227,7 @@ def take_prompt(messages: list[Message]) -> str:
     )
     if last < 0:
         raise ParamError(HTTPStatus.BAD_REQUEST, "One of the messages must be the user's.", param="input")
-    return messages.pop(last).text if messages[last].role == "user" else CONTINUE
+    return messages.pop(last).shown if messages[last].role == "user" else CONTINUE
 
 
 def settings_of(body: ResponseRequest) -> dict[str, Any]:

@@ -20,11 +20,13 @@ from chassis.conversations.routes import StoreOf
 from chassis.conversations.store import DatabaseConversationStore
 from chassis.database.jsonb import restored
 from chassis.errors import RunError
+from chassis.files.routes import FilesOf
 from chassis.http.dependencies import SettingsOf
 from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
 from chassis.keys.authentication import CallerOf
 from chassis.keys.caller import Caller
 from chassis.protocols.openai_errors import OpenAIRoute, ParamError, refusal
+from chassis.protocols.openai_files import show_files
 from chassis.protocols.openai_messages import history_of, run_events, text_of
 from chassis.protocols.response_requests import ResponseRequest, check, messages_of, settings_of, take_prompt
 from chassis.protocols.response_views import RESPONSE, ResponseView, replay, run_id_of, stream, view_of
@@ -45,6 +47,7 @@ async def create_response(
     caller: CallerOf,
     runner: RunnerOf,
     store: StoreOf,
+    files: FilesOf,
     settings: SettingsOf,
     idempotency_key: IdempotencyKey = None,
     chosen: ModelChoice = None,
@@ -52,6 +55,9 @@ async def create_response(
     """Run an agent. With `stream` the answer comes as server-sent events."""
     check(body)
     messages = await messages_of(body.input, lambda message_id: _text(message_id, runner, caller))
+    shown = await show_files(messages, files, caller.owner, "input")
+    if body.store is not False:
+        await files.check_room(caller.owner, shown)
     prompt = take_prompt(messages)
     conversation_id, after = await _place(body, runner, caller)
     # Without an answer that is kept there is none for a second request.

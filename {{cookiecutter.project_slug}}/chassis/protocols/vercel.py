@@ -3,27 +3,58 @@
 https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol
 """
 
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator, Field
+from pydantic_ai.messages import BinaryContent, FileUrl, ModelMessage, UploadedFile, UserContent
 from pydantic_ai.ui.vercel_ai import VercelAIAdapter
-from pydantic_ai.ui.vercel_ai.request_types import RegenerateMessage, SubmitMessage, UIMessage
+from pydantic_ai.ui.vercel_ai.request_types import FileUIPart, RegenerateMessage, SubmitMessage, UIMessage
 
 from chassis.conversations.routes import ConversationId
+from chassis.files.references import replaced
 from chassis.http.middleware import UploadRoute
 from chassis.http.streaming import EVENTS, EventStream
 from chassis.keys.authentication import CallerOf
 from chassis.protocols import adapters
 from chassis.protocols.adapters import ServicesOf
 
+
+class Adapter(VercelAIAdapter[Any, Any]):
+    """The SDK's, with the names of files, which pydantic-ai leaves out."""
+
+    @classmethod
+    def load_messages(cls, messages: Sequence[UIMessage]) -> list[ModelMessage]:
+        """Return the messages as pydantic-ai's."""
+        parts = [part for message in messages if message.role == "user" for part in message.parts]
+        names = [part.filename for part in parts if isinstance(part, FileUIPart)]
+
+        def named(item: UserContent) -> UserContent:
+            if not isinstance(item, (BinaryContent, FileUrl, UploadedFile)):
+                return item
+            name = names.pop(0) if names else None
+            if name is None or not isinstance(item, BinaryContent):
+                return item
+            return BinaryContent.narrow_type(
+                BinaryContent(
+                    item.data,
+                    media_type=item.media_type,
+                    identifier=name,
+                    vendor_metadata=item.vendor_metadata,
+                )
+            )
+
+        return replaced(super().load_messages(messages), named)
+
+
 router = APIRouter(prefix="/v1/agents", tags=["vercel"], route_class=UploadRoute)
 
 
 def _readable(messages: list[UIMessage]) -> list[UIMessage]:
     # Raises a ValueError for parts where they make no sense, which is better said before the run starts.
-    adapters.check_files(VercelAIAdapter.load_messages(messages))
+    adapters.check_files(Adapter.load_messages(messages))
     return messages
 
 
@@ -55,12 +86,12 @@ async def run_for_vercel(agent_id: str, body: Body, caller: CallerOf, services: 
     the newest count.
     """
     return await adapters.stream(
-        VercelAIAdapter,
+        Adapter,
         body,
         services,
         agent_id,
         caller,
-        loaded=VercelAIAdapter.load_messages(body.messages),
+        loaded=Adapter.load_messages(body.messages),
         conversation_id=body.id,
         sdk_version=7,
     )

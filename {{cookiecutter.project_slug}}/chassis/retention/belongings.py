@@ -16,6 +16,7 @@ from chassis.conversations.tables import Conversation
 from chassis.database.base import Base
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import restored
+from chassis.files.tables import ApiFile
 from chassis.keys.tables import ApiKeyUsage
 from chassis.retention import portions
 from chassis.runs.tables import Run
@@ -23,6 +24,7 @@ from chassis.runs.tables import Run
 # Known by its name, as to Alembic: the package that imports every table of the service's own.
 TABLES = "db.tables"
 CONVERSATIONS = cast("Table", Conversation.__table__)
+FILES = cast("Table", ApiFile.__table__)
 RUNS, USAGE = cast("Table", Run.__table__), cast("Table", ApiKeyUsage.__table__)
 
 
@@ -75,17 +77,18 @@ async def erase(sessions: Sessions, owner: str, *, with_usage: bool = False) -> 
 async def _pages(sessions: Sessions, table: Table, column: str, owner: str) -> AsyncIterator[dict[str, Any]]:
     """Yield the rows, without keeping a connection for as long as their reader takes."""
     key, after = list(table.primary_key.columns), None
+    portion = 1 if table is FILES else portions.PORTION  # each may be large
     while True:
         query = select(table).where(table.c[column] == owner).order_by(*key)
         if key:  # else there is no order to go on in
-            query = query.limit(portions.PORTION)
+            query = query.limit(portion)
         if after is not None:
             query = query.where(tuple_(*key) > tuple_(*after))
         async with sessions() as session:
             rows = (await session.execute(query)).mappings().all()
         for row in rows:
             yield dict(row)
-        if len(rows) < portions.PORTION or not key:
+        if len(rows) < portion or not key:
             return
         after = [rows[-1][each.name] for each in key]
 

@@ -1,6 +1,6 @@
 """The part of a conversation's history that the model is sent."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,9 +20,19 @@ class WindowedModel(WrapperModel):
     millisecond.
     """
 
-    def __init__(self, wrapped: Model, messages: int, chars: int) -> None:
-        """Take the model, how many messages it is sent at most, and how many characters; four are about a token."""
+    def __init__(
+        self,
+        wrapped: Model,
+        messages: int,
+        chars: int,
+        fill: Callable[[list[ModelMessage]], Awaitable[list[ModelMessage]]],
+    ) -> None:
+        """Take the model, how many messages it is sent at most, and how many characters; four are about a token.
+
+        `fill` puts the files into messages that only name them.
+        """
         super().__init__(wrapped)
+        self._fill = fill
         self._messages = messages
         self._chars = chars
 
@@ -33,7 +43,8 @@ class WindowedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """Ask the model."""
-        return await self.wrapped.request(self._newest(messages), model_settings, model_request_parameters)
+        newest = await self._newest(messages)
+        return await self.wrapped.request(newest, model_settings, model_request_parameters)
 
     @asynccontextmanager
     async def request_stream(
@@ -44,13 +55,13 @@ class WindowedModel(WrapperModel):
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
         """Ask the model, and stream what it says."""
-        newest = self._newest(messages)
+        newest = await self._newest(messages)
         asked = self.wrapped.request_stream(newest, model_settings, model_request_parameters, run_context)
         async with asked as response:
             yield response
 
-    def _newest(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
-        return list(_newest_turns(messages, self._messages, self._chars))
+    async def _newest(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+        return await self._fill(list(_newest_turns(messages, self._messages, self._chars)))
 
 
 def _newest_turns(history: Sequence[ModelMessage], messages: int, chars: int) -> Sequence[ModelMessage]:

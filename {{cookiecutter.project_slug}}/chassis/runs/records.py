@@ -29,6 +29,7 @@ from chassis.conversations.store import (
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import storable
 from chassis.errors import RunError
+from chassis.files.store import has_files, keep
 from chassis.keys.caller import Caller
 from chassis.keys.limits import admit
 from chassis.runs import tables
@@ -237,7 +238,7 @@ class RunRecords:
             "conversation_id": conversation.conversation_id if conversation else None,
             "expected_revision": conversation.revision if conversation else None,
             "entry_ids": ids,
-            "messages": messages_json(messages),
+            "messages": "",
             "head_id": ids[-1] if ids else None,
             "is_branch": branch is not None and bool(ids),
             "parent_id": branch.parent_id if branch else None,
@@ -246,8 +247,17 @@ class RunRecords:
             "deferred": deferred_json(after.deferred_tool_requests),
         }
         try:
-            async with self._sessions.engine.connect() as connection:
-                found, ended = (await connection.execute(SUCCEED, values)).one()
+            if conversation and has_files(messages):
+                async with self._sessions.begin() as session:
+                    kept = await keep(session, caller.owner, conversation.conversation_id, messages)
+                    values["messages"] = messages_json(kept)
+                    found, ended = (await session.execute(SUCCEED, values)).one()
+                    if not (found and ended):
+                        await session.rollback()
+            else:
+                values["messages"] = messages_json(messages)
+                async with self._sessions.engine.connect() as connection:
+                    found, ended = (await connection.execute(SUCCEED, values)).one()
         except IntegrityError as error:
             raise conflict(error, str(values["conversation_id"])) from error
         if conversation and not found:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 from chassis.agents.choice import ModelsOf
 from chassis.agents.registry import AgentsOf
 from chassis.conversations.routes import ConversationId, MessageId
+from chassis.files.routes import FilesOf
 from chassis.http.dependencies import SessionsOf, SettingsOf
 from chassis.http.settings import ApiSettings
 from chassis.http.streaming import EVENTS, EventStream, unless_disconnected
@@ -63,13 +64,24 @@ class AgentList(BaseModel):
 class RunRequest(BaseModel, extra="forbid"):
     """What to ask, and in which conversation; without an id a new one starts."""
 
-    input: str = Field(min_length=1, max_length=100_000)
+    input: str = Field("", max_length=100_000)
+    attachments: list[UUID] = Field(
+        default=[],
+        max_length=1000,
+        description="The ids of files that go with it, uploaded to `/v1/attachments`.",
+    )
     conversation_id: ConversationId | None = None
     replaces: MessageId | None = Field(
         None,
         description="The id of a message of the user's in the conversation, to ask it in other words or once more: "
         "the input takes its place, and what came after it is left out from then on.",
     )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.input and not self.attachments:
+            raise ValueError("input must say something, or attachments name files")
+        return self
 
     @model_validator(mode="after")
     def _replaces_in_a_conversation(self) -> Self:
@@ -103,6 +115,7 @@ async def run_agent(
     runner: RunnerOf,
     settings: SettingsOf,
     caller: CallerOf,
+    files: FilesOf,
     idempotency_key: IdempotencyKey = None,
     model: ModelChoice = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
@@ -113,10 +126,11 @@ async def run_agent(
     `text`, `tool_call` and `tool_result` as they happen, and at last `done`, `waiting` or `error`. Each has an id,
     with which `GET /v1/runs/{run_id}/events` goes on after a lost connection.
     """
+    shown = await files.refer(body.attachments, caller.owner)
     start = runner.start(
         agent_id,
         caller,
-        body.input,
+        [body.input, *shown] if body.input and shown else shown or body.input,
         conversation_id=body.conversation_id,
         replaces=body.replaces,
         idempotency_key=idempotency_key,

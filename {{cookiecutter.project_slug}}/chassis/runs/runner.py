@@ -32,6 +32,7 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
     PartStartEvent,
+    UserContent,
     UserPromptPart,
     repair_messages,
 )
@@ -45,6 +46,7 @@ from chassis.agents.deps import Deps
 from chassis.agents.registry import Agents, RegisteredAgent
 from chassis.agents.settings import AgentSettings
 from chassis.context import RUN_ID
+from chassis.conversations.contents import attachments, words
 from chassis.conversations.store import Branch, DatabaseConversationStore
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import encodable
@@ -98,7 +100,8 @@ class StartedRun:
     agent: Agent[Deps, Any]
     model: Model
     caller: Caller
-    prompt: str
+    # What is asked, and shown with it.
+    content: str | Sequence[UserContent]
     conversation: Conversation
     # Whether the conversation is kept here; else the caller sends it along each time.
     kept: bool
@@ -133,6 +136,11 @@ class StartedRun:
     def model_id(self) -> str:
         """The model that is asked first."""
         return first_of(self.model).model_id
+
+    @property
+    def prompt(self) -> str:
+        """What is asked, in words."""
+        return words(self.content)
 
     @property
     def owner(self) -> str:
@@ -188,7 +196,7 @@ class Runner:
         self,
         agent_id: str,
         caller: Caller,
-        prompt: str,
+        content: str | Sequence[UserContent],
         *,
         conversation_id: str | None = None,
         create: bool = False,
@@ -206,7 +214,7 @@ class Runner:
         Args:
             agent_id: which agent.
             caller: who asks; counts against the caller's limits.
-            prompt: what is asked.
+            content: what is asked, and shown with it.
             conversation_id: the conversation that it continues; without one a new conversation starts.
             create: start the conversation with this id where there is none; its messages aren't loaded.
             replaces: a message of the user's in the conversation. The prompt takes its place, and what came
@@ -228,10 +236,11 @@ class Runner:
         registered = self.find_agent(agent_id, caller)
         chosen = self._models.choose(registered.agent, model)
         with self._room(agent_id):
+            prompt = words(content)
             if request is None:
-                request = "\0".join(
-                    [agent_id, str(conversation_id), prompt, *([replaces] if replaces else [])]
-                )
+                shown = [file.id for file in attachments(content) if file.id]
+                more = [*([replaces] if replaces else []), *shown]
+                request = "\0".join([agent_id, str(conversation_id), prompt, *more])
             if model:
                 request = f"{request}\0{model}"
             request_hash = hashlib.sha256(request.encode()).hexdigest() if idempotency_key else None
@@ -278,7 +287,7 @@ class Runner:
                 registered.agent,
                 chosen,
                 caller,
-                prompt,
+                content,
                 conversation,
                 keep,
                 CancellationToken(),
@@ -368,7 +377,7 @@ class Runner:
         """
         async with self._seeing_through(run):
             options = self.options(run)
-            result = await run.agent.run(run.prompt or None, conversation=run.conversation, **options)
+            result = await run.agent.run(run.content or None, conversation=run.conversation, **options)
             return await self._succeed(run, result, save=run.kept)
 
     async def stream(self, run: StartedRun) -> AsyncGenerator[AgentStreamEvent | Answer]:
@@ -380,7 +389,7 @@ class Runner:
         async with self._seeing_through(run):
             options = self.options(run)
             async with run.agent.run_stream_events(
-                run.prompt or None, conversation=run.conversation, **options
+                run.content or None, conversation=run.conversation, **options
             ) as events:
                 silent = True
                 async for event in events:
@@ -599,7 +608,7 @@ class Runner:
                 if run.unfinished.said:
                     messages = [*await run.unfinished.said(), *messages]
                 elif not (messages or run.decided):  # It was stopped before the library took note of it.
-                    messages = [ModelRequest([UserPromptPart(run.prompt)], run_id=str(run.id))]
+                    messages = [ModelRequest([UserPromptPart(run.content)], run_id=str(run.id))]
                 messages = [*run.earlier, *messages]
                 await self._store.append(run.conversation, run.owner, messages, usage, run.branch)
         except ConversationConflict:

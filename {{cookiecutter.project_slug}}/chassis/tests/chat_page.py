@@ -61,7 +61,7 @@ def opening(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
     context = browser.new_context(**{"viewport": {"width": 1200, "height": 800}, **options})
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
-    opened, asked = {"data://"}, set[str]()
+    opened, asked = {"data://", "blob://"}, set[str]()
     complaints: list[str] = []
     page.on("framenavigated", lambda frame: opened.add(origin(frame.url)))
     page.on("request", lambda request: asked.add(origin(request.url)))

@@ -22,6 +22,7 @@ from chassis.runs.tables import Run
 from chassis.settings import WORKSPACE, ChassisError
 from chassis.testing.client import ask, check_problem, wait_for
 from chassis.testing.service import clean_env
+from chassis.tests.files import upload
 from chassis.tests.issuer import Issuer
 from chassis.tests.service import change_key, create_limited_key, id_of, keys_command
 from chassis.users.accounts import Account
@@ -212,13 +213,16 @@ def test_what_one_wrote_no_other_can_reach(
         "run_id": run["run_id"],
         "response_id": f"resp_{run['run_id']}",
         "conversation_id": conversation,
+        "file_id": upload(locked, b"a secret", "a.txt", headers=ada),
         "agent_id": "assistant",
     }
     paths: dict[str, dict[str, Any]] = locked.get("/openapi.json").json()["paths"]
     operations: list[tuple[str, str, Any]] = []
     for path, methods in paths.items():
         body = next((make(conversation) for end, make in BODIES.items() if path.endswith(end)), None)
-        if body or any(name in path for name in ("{run_id}", "{response_id}", "{conversation_id}")):
+        if body or any(
+            name in path for name in ("{run_id}", "{response_id}", "{conversation_id}", "{file_id}")
+        ):
             operations += [
                 (method, path.format(**ids), {"title": "Mine"} if method == "patch" else body)
                 for method in methods

@@ -260,13 +260,12 @@ def test_parts_of_earlier_answers(scripted: httpx.Client, provider: httpx.Client
 @pytest.mark.parametrize(
     "part",
     [
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
         {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
-        {"type": "file", "file": {"file_id": "x"}},
+        {"type": "video_url", "video_url": {"url": "https://a.example/x.mp4"}},
     ],
     ids=lambda part: part["type"],
 )
-def test_picture_of_an_earlier_turn_is_named_to_the_model_and_a_new_one_refused(
+def test_sound_of_an_earlier_turn_is_named_to_the_model_and_a_new_one_refused(
     scripted: httpx.Client, provider: httpx.Client, part: dict[str, Any]
 ) -> None:
     shown = {"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}
@@ -277,7 +276,9 @@ def test_picture_of_an_earlier_turn_is_named_to_the_model_and_a_new_one_refused(
     )
     refused = scripted.post(CHAT, json={"model": "assistant", "messages": [HI, call(), shown]})
     problem = check_problem(
-        refused, 422, f"body/messages: messages.2: only text is taken, so leave out the part '{part['type']}'"
+        refused,
+        422,
+        f"messages.2: only texts and the user's files are taken, so leave out the part '{part['type']}'",
     )
     assert problem["error"]["param"] == "messages"
 

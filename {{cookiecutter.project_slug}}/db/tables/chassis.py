@@ -1,6 +1,7 @@
 """The tables of the chassis, which share one history with yours."""
 
 from chassis.tables import (
+    ApiFile,
     ApiKey,
     ApiKeyUsage,
     ApiUser,
@@ -13,6 +14,7 @@ from chassis.tables import (
 )
 
 __all__ = [
+    "ApiFile",
     "ApiKey",
     "ApiKeyUsage",
     "ApiUser",

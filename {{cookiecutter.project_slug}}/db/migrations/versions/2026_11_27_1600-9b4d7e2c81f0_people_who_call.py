@@ -38,6 +38,37 @@ def upgrade() -> None:
         sa.Column("blocked_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_users")),
     )
+    op.create_table(
+        "api_files",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
+        sa.Column("conversation_id", sa.Text(), nullable=True, comment="NULL: it isn't said yet"),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("media_type", sa.Text(), nullable=False, comment="as its contents say"),
+        sa.Column("size", sa.BigInteger(), nullable=False, comment="bytes"),
+        sa.Column(
+            "chars", sa.BigInteger(), nullable=False, comment="about what it takes of a model's window"
+        ),
+        sa.Column("sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("content", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["conversation_id"],
+            ["conversations.id"],
+            name=op.f("fk_api_files_conversation_id_conversations"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_files")),
+    )
+    op.create_index(op.f("ix_api_files_conversation_id"), "api_files", ["conversation_id"], unique=False)
+    op.create_index(op.f("ix_api_files_owner"), "api_files", ["owner"], unique=False)
+    op.create_index(
+        "ix_api_files_waiting",
+        "api_files",
+        ["created_at"],
+        unique=False,
+        postgresql_where=sa.text("conversation_id IS NULL"),
+    )
     op.add_column("api_keys", sa.Column("cost_per_day", sa.Numeric(), nullable=True, comment="USD"))
     op.add_column(
         "api_keys",
@@ -74,6 +105,7 @@ def downgrade() -> None:
     sa.Enum("up", "down", name="feedback_thumb").drop(op.get_bind())
     op.drop_column("api_keys", "acts_for_users")
     op.drop_column("api_keys", "cost_per_day")
+    op.drop_table("api_files")
     op.drop_table("api_users")
 
 
