@@ -20,7 +20,6 @@ from pydantic_evals.evaluators.llm_as_a_judge import set_default_judge_model
 from pydantic_evals.reporting import EvaluationReport
 from rich.console import Console
 
-from chassis import telemetry
 from chassis.agents import demonstration
 from chassis.agents.choice import first_of
 from chassis.errors import RunError
@@ -29,6 +28,7 @@ from chassis.keys.caller import Caller
 from chassis.retention import belongings
 from chassis.runs.runner import Runner
 from chassis.settings import ChassisError
+from chassis.telemetry import TelemetrySettings
 from chassis.users.accounts import Account
 
 Report: TypeAlias = EvaluationReport[Any, Any, Any]
@@ -143,7 +143,7 @@ def count(report: Report) -> tuple[int, int]:
 
 def _see_tools() -> None:
     """Record the spans of runs for the evaluators that look at them, such as ToolCorrectness; in memory alone."""
-    if not telemetry.is_on():
+    if not TelemetrySettings.from_env().sends:
         trace.set_tracer_provider(TracerProvider())
         Agent.instrument_all(InstrumentationSettings())
 

@@ -36,7 +36,6 @@ from chassis.protocols.openai_messages import (
     answer_of,
     history_of,
     run_events,
-    text_of,
 )
 from chassis.runs.runner import StartedRun
 from chassis.runs.views import ModelChoice, RunnerOf

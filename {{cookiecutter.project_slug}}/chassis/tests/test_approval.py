@@ -70,7 +70,7 @@ def test_a_run_waits_and_goes_on_in_another_process(
     arguments = {"amount": 5, "ledger": str(ledger)}
     assert run["output"] is None
     assert [(call["name"], call["arguments"]) for call in run["calls"]] == [("pay", arguments)]
-    assert there.get(f"/v1/runs/{run['run_id']}").json() == run
+    assert there.get(f"/v1/runs/{run['run_id']}").json() == run | {"feedback": None}
     conversation = there.get(f"/v1/conversations/{run['conversation_id']}").json()
     assert conversation["waiting_run_id"] == run["run_id"]
     assert [message["content"] for message in conversation["messages"] if message["role"] == "tool"] == []
