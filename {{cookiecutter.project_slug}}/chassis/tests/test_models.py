@@ -169,3 +169,12 @@ def test_without_a_key_the_reason_is_told(caplog: pytest.LogCaptureFixture, with
 def test_wrong_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: gpt can't be used: write PROVIDER:MODEL"):
         AgentSettings.from_env({name: "openai:x,gpt"})
+
+
+def test_a_server_of_ones_own_needs_no_key(database: URL, logs: Path, model: dict[str, str]) -> None:
+    """Any that speaks OpenAI's protocol, by its address: vLLM, Ollama and others."""
+    local = {"OPENAI_BASE_URL": model["OPENAI_BASE_URL"], "AGENT_MODEL": "openai-chat:fake"}
+    with serving(logs / "local", database, **local) as client:
+        answer = ask(client, "hello").json()
+        assert (answer["output"], answer["model"]) == ("Heard 1: hello", "openai:fake")
+        assert events(ask(client, "hello", headers=SSE))[-1][1]["output"] == "Heard 1: hello"
