@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync
 from chassis.testing.service import Server
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# A question that is answered in three seconds, and its answer.
-SLOW, TICKS = "slow 30 0.1 tick", " ".join(f"tick/{n}" for n in range(1, 31))
+# A question whose answer waits after the first tick until the provider is told to go on (`release`), and its answer.
+HELD, TICKS = "hold 30 tick", " ".join(f"tick/{n}" for n in range(1, 31))
 # Other tests may keep all cores busy for a while.
 PATIENCE = 60_000  # milliseconds
 expect.set_options(timeout=PATIENCE)

@@ -102,10 +102,11 @@ def test_what_is_wide_moves_within_itself(
         expect(footers(page)).to_be_visible()
         found = answers(page).locator(box)
         found.locator("math").or_(found).first.wait_for()
-        page.wait_for_timeout(500)
-        assert found.evaluate("box => box.scrollWidth > box.clientWidth")
+        # Colours and formulas come after the text.
+        within = f"document.querySelector('.answer .text {box}')"
+        page.wait_for_function(f"{within}.scrollWidth > {within}.clientWidth")
         for wide in ("document.documentElement", "document.getElementById('view')"):
-            assert page.evaluate(f"{wide}.scrollWidth") <= PHONE["width"]
+            page.wait_for_function(f"{wide}.scrollWidth <= {PHONE['width']}")
         # With the keyboard too.
         found.focus()
         page.keyboard.press("ArrowRight")
