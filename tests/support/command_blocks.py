@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -325,6 +326,10 @@ def _check(words: list[str], workspace: Path, variables: Mapping[str, str]) -> N
         _check_aws(rest, workspace, variables)
     elif program == "uv" and rest[:1] == ["run"]:
         rest = rest[1:]
+        if rest[0] == "--group":
+            project = tomllib.loads((workspace / "pyproject.toml").read_text(encoding="utf-8"))
+            assert rest[1] in project["dependency-groups"], f"there is no group {rest[1]}"
+            rest = rest[2:]
         if rest[0] == "--env-file":
             assert (
                 (workspace / "example.env").is_file()
