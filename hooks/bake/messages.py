@@ -17,7 +17,12 @@ from bake.environment import astray, by_hand
 from bake.install import with_uv_by_hand
 from bake.processes import StepError, clear, say
 
-KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "google": "GOOGLE_API_KEY"}
+KEYS = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "google": "GOOGLE_API_KEY",
+    "bedrock": "AWS_PROFILE",
+}
 
 
 def tail(printed: str, lines: int) -> str:

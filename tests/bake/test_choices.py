@@ -112,6 +112,18 @@ def raw_for_api(value: Any) -> Any:
     return "{% raw %}" + value + "{% endraw %}" if isinstance(value, str) and "{" in value else value
 
 
+@pytest.mark.parametrize("provider", QUESTIONS["model_provider"])
+def test_the_default_model_is_of_the_provider_that_was_chosen(
+    bake: Callable[..., Workspace], provider: str
+) -> None:
+    workspace = bake(model_provider=provider)
+    assert re.search(
+        rf'^DEFAULT_MODEL = "{provider}:[\w.-]+"$', workspace.read("agents/__init__.py"), re.MULTILINE
+    )
+    packages = tomllib.loads(workspace.read("pyproject.toml"))["project"]["dependencies"]
+    assert any(package.startswith(f"pydantic-ai-slim[{provider}]") for package in packages)
+
+
 # For each licence: what the package's data call it, and words of its text.
 LICENCES = {
     "MIT": ("MIT", "Permission is hereby granted, free of charge"),
@@ -156,6 +168,13 @@ INSTALLED = {
         "license": "Apache-2.0",
         "use_ag_ui": "yes",
     },
+    "bedrock": {
+        "project_slug": "agent-api",
+        "model_provider": "bedrock",
+        "use_chat_page": "no",
+        "use_github_actions": "no",
+        "init_git": "no",
+    },
 }
 
 
@@ -181,7 +200,8 @@ def test_workspace_works_in_full(answers: dict[str, str], tmp_path: Path) -> Non
 
 # The chassis' tests of what answers bring in or take away. The rest is in tests/workspace/test_checks.py.
 OWN_TESTS = [
-    f"chassis/tests/test_{name}.py" for name in ("ag_ui", "agents", "demonstration", "openapi", "settings")
+    f"chassis/tests/test_{name}.py"
+    for name in ("ag_ui", "agents", "bedrock", "demonstration", "openapi", "settings")
 ]
 
 

@@ -97,7 +97,7 @@ def test_checkers_find_nothing(infra: Path, written: dict[str, Path]) -> None:
 
 
 def test_only_names_differ_from_answer_to_answer(infra: Path, bake: Callable[..., Workspace]) -> None:
-    for answers in ({**ODD_ANSWERS[1], "model_provider": "google"}, {"project_slug": "a" * 40}):
+    for answers in ({**ODD_ANSWERS[1], "model_provider": "bedrock"}, {"project_slug": "a" * 40}):
         other = bake(**{name: raw(value) for name, value in answers.items()}).path / "infra"
         in_infra(infra, "ruff", "check", "--no-cache", other)
         in_infra(infra, "ruff", "format", "--no-cache", "--check", other)
@@ -169,6 +169,26 @@ def test_database(stacks: Stacks) -> None:
     groups = stacks.of_type("EC2::SecurityGroup")
     public = [group for group in groups if "0.0.0.0/0" in json.dumps(group.get("SecurityGroupIngress", []))]
     assert [{rule["FromPort"] for rule in group["SecurityGroupIngress"]} for group in public] == [{80, 443}]
+
+
+def test_bedrock_is_asked_by_the_services_role(with_certificate: Path, tmp_path: Path) -> None:
+    """Without a key, and no other task may; what that needs passes the checks as all else does."""
+    synth(with_certificate, "existing", tmp_path, "import names; names.MODEL_KEY = ''", timeout=600)
+    name = "prd-agent-api"
+    files = (tmp_path / f"{stack}.template.json" for stack in (f"{name}-base", f"{name}-tasks", name))
+    stacks = Stacks("prd", "existing", *(json.loads(file.read_text(encoding="utf-8")) for file in files))
+    assert len(stacks.of_type("SecretsManager::Secret")) == 2
+    task, container = stacks.task("")
+    assert {"Name": "AWS_REGION", "Value": "eu-central-1"} in container["Environment"]
+    assert not [secret for secret in container["Secrets"] if "KEY" in secret["Name"]]
+    actions = {"bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"}
+    profiles = "bedrock:eu-central-1:${AWS::AccountId}:inference-profile/*.anthropic.claude-*"
+    assert stacks.allowed(task["TaskRoleArn"]["Fn::GetAtt"][0]) == [
+        (actions, {"Fn::Sub": "arn:${AWS::Partition}:bedrock:*::foundation-model/anthropic.claude-*"}),
+        (actions, {"Fn::Sub": f"arn:${{AWS::Partition}}:{profiles}"}),
+    ]
+    for other in ("-migrate", "-roles"):
+        assert stacks.allowed(stacks.task(other)[0]["TaskRoleArn"]["Fn::GetAtt"][0]) == []
 
 
 def test_tasks_may_do_what_they_need_and_nothing_else(stacks: Stacks) -> None:

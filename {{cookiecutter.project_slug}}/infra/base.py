@@ -9,7 +9,7 @@ from constructs import Construct
 
 from database import PORT, make_database
 from nag import accept
-from names import Names
+from names import MODEL_KEY, Names
 from network import make_network
 from settings import Settings
 
@@ -43,8 +43,10 @@ class Base(Stack):
         self.app_secret = self._login(names.app_secret, "app")
         self.migrator_secret = self._login(names.migrator_secret, "migrator")
         # Made with a random value; the real key comes in by hand and is in no file.
-        self.model_key_secret = secretsmanager.Secret(self, "ModelKey", secret_name=names.model_key_secret)
-        for secret in (self.app_secret, self.migrator_secret, self.model_key_secret):
+        self.model_key_secret = (
+            secretsmanager.Secret(self, "ModelKey", secret_name=names.model_key_secret) if MODEL_KEY else None
+        )
+        for secret in filter(None, (self.app_secret, self.migrator_secret, self.model_key_secret)):
             accept(
                 secret, {"SMG4": "Replaced by commands, not by a function: see Rotate secrets in README.md."}
             )

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 SLUG = "{{ cookiecutter.project_slug }}"
 WORKSPACE = "{{ cookiecutter.__workspace }}"
 DATABASE = "{{ cookiecutter.__database }}"
-MODEL_KEY = "{{ {'openai': 'OPENAI_API_KEY', 'anthropic': 'ANTHROPIC_API_KEY', 'google': 'GOOGLE_API_KEY'}[cookiecutter.model_provider] }}"
+# Empty where Bedrock's models answer, which the task's role may ask.
+MODEL_KEY = "{{ '' if cookiecutter.model_provider == 'bedrock' else cookiecutter.__model_key }}"
 
 # What the registry of images and its stack are called. All environments run images from there.
 REPOSITORY = SLUG

@@ -15,6 +15,7 @@ from constructs import Construct
 
 from alarms import add_alarms
 from base import Base
+from bedrock import allow_models
 from container import image_parameter, login, make_task
 from nag import accept
 from names import MODEL_KEY, Names
@@ -76,10 +77,11 @@ class Service(Stack):
 
     def _task(self, names: Names, settings: Settings, base: Base, tasks: Tasks) -> ecs.FargateTaskDefinition:
         secrets = login(base.app_secret)
-        secrets[MODEL_KEY] = ecs.Secret.from_secrets_manager(base.model_key_secret)
+        if base.model_key_secret:
+            secrets[MODEL_KEY] = ecs.Secret.from_secrets_manager(base.model_key_secret)
         if settings.migrate == "start":
             secrets |= login(base.migrator_secret, "MIGRATE_DB")
-        return make_task(
+        task = make_task(
             self,
             names.service,
             base,
@@ -88,6 +90,7 @@ class Service(Stack):
             log=tasks.log,
             secrets=secrets,
             environment={
+                **({} if MODEL_KEY else {"AWS_REGION": settings.region}),
                 "WAIT_FOR_DB": "True",
                 "WAIT_FOR_DB_TIMEOUT": "300",
                 "MIGRATE_DB": str(settings.migrate == "start"),
@@ -110,6 +113,9 @@ class Service(Stack):
             ),
             stop_timeout=Duration.seconds(30),
         )
+        if not MODEL_KEY:
+            allow_models(task, settings)
+        return task
 
     def _address(self, settings: Settings) -> dict[str, Any]:
         if settings.certificate_arn:

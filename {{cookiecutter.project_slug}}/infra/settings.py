@@ -53,6 +53,8 @@ class Settings:
     memory: int = 1024
     # With ARM64, images must be built for it: PLATFORM=linux/arm64 for deliver/build.sh, see "Deploy" in README.md.
     architecture: Literal["X86_64", "ARM64"] = "X86_64"
+    # Where Bedrock's models answer: those that the service may ask, by their ids without a geographic prefix.
+    bedrock_models: tuple[str, ...] = ("anthropic.claude-*",)
     min_tasks: int = 1
     max_tasks: int = 2
     # For so long an answer may send nothing, and a stopping task may go on. More than AGENT_TIMEOUT, which is 120.

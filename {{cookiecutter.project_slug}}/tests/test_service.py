@@ -37,6 +37,7 @@ def test_tables_and_revisions_agree(database: URL) -> None:
 def test_the_default_model_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     variable = CREDENTIALS[agents.DEFAULT_MODEL.partition(":")[0]][0]
     monkeypatch.setenv(variable, "some-key")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")  # which AWS's models need
     model = resolve_model(agents.DEFAULT_MODEL, RuntimeEnv.PRD, {variable: "some-key"})
     assert model.model_name == agents.DEFAULT_MODEL.partition(":")[2]
 

@@ -54,6 +54,8 @@ NO_NATIVE_TOOL = RunError(
 # In the words of the library, which has no class of its own for it.
 NATIVE_TOOL = re.compile(r"Native tool.* not supported|\w+Tool is not supported")
 DOWNLOADS = "pydantic_ai._ssrf"
+# AWS's own errors before a request is sent, such as that a role is gone; of all others pydantic-ai makes its own.
+BEDROCK_ERRORS = "botocore.exceptions"
 # What a provider refuses now and may not later.
 PASSING = frozenset(
     {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
@@ -117,6 +119,9 @@ def explain(error: Exception) -> RunError:
             )
     if isinstance(error, ai.UserError) and NATIVE_TOOL.match(str(error)):
         return NO_NATIVE_TOOL
+    if type(error).__module__ == BEDROCK_ERRORS:
+        detail = "The service can't call the model's provider: its role, key or address is missing or wrong."
+        return RunError(HTTPStatus.BAD_GATEWAY, detail, final=True)
     if _is_of_a_download(error):
         return UNREACHABLE_FILE
     return RunError(
