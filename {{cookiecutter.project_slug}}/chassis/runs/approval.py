@@ -111,6 +111,15 @@ def not_kept(requests: DeferredToolRequests) -> RunError:
     return _unfit(detail)
 
 
+def waits_for_client(requests: DeferredToolRequests) -> RunError:
+    """Return the error for a decision where a client's own tools have yet to answer, which only that client can."""
+    names = ", ".join(sorted({call.tool_name for call in requests.calls}))
+    detail = (
+        f"The run also waits for {names}, a client's own tool: that client has to send both answers at once."
+    )
+    return RunError(HTTPStatus.CONFLICT, detail, final=True)
+
+
 def results_of(decisions: Sequence[Decision]) -> DeferredToolResults:
     """Return the decisions as pydantic-ai takes them."""
     return DeferredToolResults(

@@ -53,7 +53,7 @@ from chassis.database.jsonb import encodable
 from chassis.errors import RunError
 from chassis.keys.caller import Caller
 from chassis.runs import metrics
-from chassis.runs.approval import Decided, calls_of, decide, not_done, not_kept
+from chassis.runs.approval import Decided, calls_of, decide, not_done, not_kept, waits_for_client
 from chassis.runs.clock import Clock
 from chassis.runs.errors import INTERRUPTED, explain, timed_out, too_busy
 from chassis.runs.events import EventStore, RunLog
@@ -266,6 +266,8 @@ class Runner:
                 conversation, is_new = await self._find(conversation_id, caller.owner, create=create)
             # A tool call that was never answered, as when a tab was closed over the question, must not end all.
             earlier = repair_messages(earlier)
+            if decided and (open_calls := conversation.deferred_tool_requests) and open_calls.calls:
+                raise waits_for_client(open_calls)
             if not decided:
                 left_open = await self._left_open(conversation, caller.owner)
                 earlier = [*left_open, *earlier]

@@ -10,6 +10,7 @@
     call TOOL JSON      calls the tool, an output tool too; then tells what it returned
     loop TOOL JSON      calls the tool again and again
     break TOOL JSON     calls the tool, and is out of order when that has returned
+    twice TOOL JSON     calls the tool two times at once
     stall TOOL JSON     calls the tool, and takes 60 seconds when that has returned
     fail WHAT           refuses, see ERRORS
     flaky WORDS         is out of order for the first request with these words
@@ -77,21 +78,30 @@ class Reply:
     hold: bool = False
     cut: bool = False
     short: bool = False
+    times: int = 1
     id: str = field(default_factory=lambda: uuid4().hex)
 
     def deltas(self) -> Iterator[dict[str, Any]]:
-        yield {"role": "assistant"} | ({"tool_calls": [self.call("")]} if self.tool else {"content": ""})
+        yield {"role": "assistant"} | ({"tool_calls": self.calls("")} if self.tool else {"content": ""})
         for token in self.tokens:
-            arguments = {"index": 0, "function": {"arguments": token}}
-            yield {"tool_calls": [arguments]} if self.tool else {"content": token}
+            arguments = [{"index": n, "function": {"arguments": token}} for n in range(self.times)]
+            yield {"tool_calls": arguments} if self.tool else {"content": token}
 
-    def call(self, arguments: str) -> dict[str, Any]:
+    def calls(self, arguments: str) -> list[dict[str, Any]]:
         function = {"name": self.tool, "arguments": arguments}
-        return {"index": 0, "id": f"call_{self.id}", "type": "function", "function": function}
+        return [
+            {
+                "index": n,
+                "id": f"call_{self.id}" + f"_{n}" * bool(n),
+                "type": "function",
+                "function": function,
+            }
+            for n in range(self.times)
+        ]
 
     def message(self) -> dict[str, Any]:
         text = "".join(self.tokens)
-        said = {"content": None, "tool_calls": [self.call(text)]} if self.tool else {"content": text}
+        said = {"content": None, "tool_calls": self.calls(text)} if self.tool else {"content": text}
         return {"role": "assistant", **said}
 
 
@@ -110,10 +120,11 @@ def obey(messages: list[dict[str, Any]]) -> Reply:
     verb, _, rest = said[-1].partition(" ")
     returned = messages[-1]["role"] == "tool"
     match verb:
-        case "call" | "break" | "stall" | "loop" if verb == "loop" or not returned:
+        case "call" | "break" | "stall" | "twice" | "loop" if verb == "loop" or not returned:
             tool, _, arguments = rest.partition(" ")
-            return Reply(re.findall(r".{1,8}", arguments or "{}", re.DOTALL), tool)
-        case "call":
+            tokens = re.findall(r".{1,8}", arguments or "{}", re.DOTALL)
+            return Reply(tokens, tool, times=2 if verb == "twice" else 1)
+        case "call" | "twice":
             return Reply(tokens_of(f"The tool said: {text_of(messages[-1])}"))
         case "stall":
             return Reply(["late"], sleep=60)

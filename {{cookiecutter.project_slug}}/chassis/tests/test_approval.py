@@ -16,7 +16,7 @@ from chassis.agents.approval import OutputTypeError, output_type_of_runs
 from chassis.testing.client import SSE, check_problem, run_rows, wait_for
 from chassis.testing.client import events as sse
 from chassis.testing.service import Server
-from chassis.tests.service import create_key, service
+from chassis.tests.service import create_key, create_limited_key, service
 from chassis.tests.test_vercel import chunks, message, submit
 
 RUNS = "/v1/agents/clerk/runs"
@@ -147,6 +147,31 @@ def test_a_decision_that_does_not_fit(
     # It waits all the same.
     assert decide(here, run).json()["status"] == "succeeded"
     assert paid(ledger) == [5]
+
+
+def test_each_call_has_a_decision_of_its_own(replicas: list[httpx.Client], ledger: Path) -> None:
+    here, there = replicas
+    run = waiting(here, ledger, verb="twice")
+    first, second = (call["id"] for call in run["calls"])
+    check_problem(decide(there, run), 422, f"A decision on '{second}' is missing")
+    assert paid(ledger) == []
+    words = [{"id": second, "approve": True}, {"id": first, "approve": False}]
+    done = there.post(f"/v1/runs/{run['run_id']}/decisions", json={"decisions": words}).json()
+    assert done["status"] == "succeeded"
+    assert paid(ledger) == [5]
+    stored = here.get(f"/v1/conversations/{run['conversation_id']}").json()["messages"]
+    told = {message["tool_call_id"]: message["content"] for message in stored if message["role"] == "tool"}
+    assert told == {first: "The tool call was denied.", second: "Paid 5."}
+
+
+def test_a_decision_counts_against_the_limits(locked: httpx.Client, database: URL, ledger: Path) -> None:
+    key = create_limited_key(database, 1)
+    shown = {"Authorization": f"Bearer {key}"}
+    run = waiting(locked, ledger, headers=shown)
+    check_problem(decide(locked, run, headers=shown), 429, "The key's limit is reached")
+    # Nothing was done, and it waits all the same.
+    assert locked.get(f"/v1/runs/{run['run_id']}", headers=shown).json() == run
+    assert paid(ledger) == []
 
 
 def test_one_of_many_goes_on(replicas: list[httpx.Client], ledger: Path) -> None:

@@ -84,6 +84,18 @@ def test_denied_with_a_reason(page: Page, ledger: Path) -> None:
     assert paid(ledger) == []
 
 
+def test_two_at_once(page: Page, ledger: Path) -> None:
+    ask_clerk(page, order(ledger, verb="twice"))
+    expect(card(page)).to_have_count(2)
+    card(page).first.get_by_role("button", name="Deny").click()
+    expect(card(page).first).to_contain_text("denied")
+    assert paid(ledger) == []
+    card(page).last.get_by_role("button", name="Approve").click()
+    expect(answers(page)).to_have_count(1)
+    expect(page.locator(".tool .state")).to_have_text(["done", "done"])
+    assert paid(ledger) == [5]
+
+
 def test_a_new_question_goes_on_without(page: Page, servers: list[Server], ledger: Path) -> None:
     ask_clerk(page, order(ledger))
     expect(card(page)).to_be_visible()

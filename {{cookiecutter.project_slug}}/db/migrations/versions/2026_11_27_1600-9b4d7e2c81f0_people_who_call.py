@@ -19,6 +19,7 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     """Apply the revision."""
+    _let_runs_wait()
     op.create_table(
         "api_users",
         sa.Column(
@@ -95,7 +96,6 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id", name=op.f("pk_run_feedback")),
     )
-    _let_runs_wait()
 
 
 def downgrade() -> None:
@@ -110,25 +110,35 @@ def downgrade() -> None:
 
 
 def _let_runs_wait() -> None:
-    """Runs may wait for a person's word on a call of a tool."""
-    # No index names them, since PostgreSQL takes no new label before the transaction that adds it has ended.
-    op.execute("ALTER TYPE run_status ADD VALUE 'waiting'")
-    op.execute("ALTER TYPE run_status ADD VALUE 'continued'")
-    op.add_column(
-        "runs",
-        sa.Column("calls", sa.JSON(), nullable=True, comment="calls of tools that a person was asked about"),
-    )
-    op.add_column(
-        "runs",
-        sa.Column("continued_by", sa.Uuid(), nullable=True, comment="the run that went on with the answer"),
-    )
+    """Runs may wait for a person's word on a call of a tool.
+
+    Statement by statement, so that no lock is held for long, and first, so that all of it can be run again.
+    """
     with op.get_context().autocommit_block():
+        op.execute("ALTER TYPE run_status ADD VALUE IF NOT EXISTS 'waiting'")
+        op.execute("ALTER TYPE run_status ADD VALUE IF NOT EXISTS 'continued'")
+        op.add_column(
+            "runs",
+            # lint: allow json-column -- people are shown it in its order, and the table has such a column
+            sa.Column(
+                "calls", sa.JSON(), nullable=True, comment="calls of tools that a person was asked about"
+            ),
+            if_not_exists=True,
+        )
+        op.add_column(
+            "runs",
+            sa.Column(
+                "continued_by", sa.Uuid(), nullable=True, comment="the run that went on with the answer"
+            ),
+            if_not_exists=True,
+        )
         op.create_index(
             "ix_runs_conversation_id_calls",
             "runs",
             ["conversation_id"],
             postgresql_where=sa.text("calls IS NOT NULL"),
             postgresql_concurrently=True,
+            if_not_exists=True,
         )
         # Under its own name only once the one before is gone.
         op.create_index(
@@ -140,8 +150,9 @@ def _let_runs_wait() -> None:
                 "idempotency_key IS NOT NULL AND status NOT IN ('failed', 'cancelled', 'interrupted')"
             ),
             postgresql_concurrently=True,
+            if_not_exists=True,
         )
-        op.drop_index("uq_runs_owner_idempotency_key", "runs", postgresql_concurrently=True)
+        op.drop_index("uq_runs_owner_idempotency_key", "runs", postgresql_concurrently=True, if_exists=True)
         op.execute("ALTER INDEX uq_runs_owner_idempotency_key_new RENAME TO uq_runs_owner_idempotency_key")
 
 
