@@ -56,6 +56,7 @@ FEATURES = (
     "runs.feedback",
     "conversations.routes",
     "files.routes",
+    "knowledge.routes",
     "keys.routes",
     "retention.routes",
     "protocols.vercel",

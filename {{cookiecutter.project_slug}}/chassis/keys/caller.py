@@ -33,6 +33,7 @@ class Caller:
     accounts: tuple[Account, ...]
     agents: frozenset[str] | None = None
     acts_for_users: bool = False
+    manages_documents: bool = False
 
     @property
     def has_limits(self) -> bool:
@@ -45,10 +46,16 @@ class Caller:
 
     def acting_for(self, person: Account) -> Self:
         """Return the caller that this one is when it acts for the person."""
-        return replace(self, owner=person.id, accounts=(*self.accounts, person), acts_for_users=False)
+        return replace(
+            self,
+            owner=person.id,
+            accounts=(*self.accounts, person),
+            acts_for_users=False,
+            manages_documents=False,
+        )
 
 
-ANONYMOUS = Caller("anonymous", (Account("anonymous"),), acts_for_users=True)
+ANONYMOUS = Caller("anonymous", (Account("anonymous"),), acts_for_users=True, manages_documents=True)
 
 
 def hash_secret(secret: str) -> str:
@@ -85,6 +92,6 @@ class Keys:
             return None
         agents = None if row.agents is None else frozenset(row.agents)
         account = Account(row.id, row.requests_per_minute, row.tokens_per_day, row.cost_per_day)
-        caller = Caller(row.id, (account,), agents, row.acts_for_users)
+        caller = Caller(row.id, (account,), agents, row.acts_for_users, row.manages_documents)
         self._known[key_id] = (row.secret_hash, caller, time.monotonic() + min(left, CACHE_SECONDS))
         return self._known[key_id]

@@ -37,6 +37,7 @@ def create(session: Session, options: argparse.Namespace) -> Iterator[str]:
         tokens_per_day=options.tokens_per_day,
         cost_per_day=options.cost_per_day,
         acts_for_users=options.acts_for_users,
+        manages_documents=options.manages_documents,
         expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
     )
     session.add(key)
@@ -93,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--agents", type=_names, metavar="ID,ID", help="the agents it may run (default: all)")
     shared.add_limits(new)
     new.add_argument("--acts-for-users", action="store_true", help="may name the person that it calls for")
+    new.add_argument(
+        "--manages-documents", action="store_true", help="may change the documents that are for all"
+    )
     new.add_argument("--expires-in-days", type=shared.count, metavar="N", help="how long it is valid")
     new.set_defaults(command=create)
     commands.add_parser("list", help="show all keys").set_defaults(command=list_keys)

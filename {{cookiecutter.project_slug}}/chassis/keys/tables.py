@@ -28,6 +28,9 @@ class ApiKey(Base):
     acts_for_users: Mapped[bool] = mapped_column(
         server_default=text("false"), comment="whether it may name the person that it calls for"
     )
+    manages_documents: Mapped[bool] = mapped_column(
+        server_default=text("false"), comment="whether it may change the documents that are for all"
+    )
     # The minute that the requests are counted in; one row, so that the limit holds for all replicas.
     window_started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     window_requests: Mapped[int] = mapped_column(server_default=text("0"))

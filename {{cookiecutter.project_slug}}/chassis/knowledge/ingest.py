@@ -8,11 +8,13 @@ connection is held while vectors are made.
 import argparse
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol, Self
+from uuid import UUID, uuid5
 
 from pgvector import Vector
 from psycopg.errors import UndefinedTable
@@ -28,16 +30,40 @@ from chassis.knowledge import tables as stored
 from chassis.knowledge.demonstration import DEMONSTRATION
 from chassis.knowledge.embeddings import Embeddings, current_embeddings
 from chassis.knowledge.passages import Passage, split
+from chassis.knowledge.reading import SUFFIXES, UnreadableError, read
 from chassis.runs.errors import explain
 from chassis.settings import ChassisError
 
-SUFFIXES = (".md", ".rst", ".txt")
 # How many texts a provider gets at once: the fewest that any of them takes (Cohere).
 BATCH = 96
+# Of which sources are made that people don't read.
+COLLECTION = r"^[A-Za-z0-9._-]{1,64}$"
+PLACES = UUID("2b5c8de0-6a0f-4a55-9d3d-1f0ff0c60a31")
 
 
 class IngestError(ChassisError):
     """Nothing can be read or written; the message says what to do."""
+
+
+class Readable(Protocol):
+    """A file: one of a folder is a `Path`."""
+
+    def as_posix(self) -> str:
+        """Return its name."""
+
+    def read_bytes(self) -> bytes:
+        """Return its contents."""
+
+
+class Place(NamedTuple):
+    """Whose a document is (None: everybody's), and in which of the owner's collections."""
+
+    owner: str | None
+    collection: str
+
+    def source(self, name: str) -> str:
+        """Return the source that the document of this name has here: the same place is the same document."""
+        return f"document:{uuid5(PLACES, chr(0).join([self.owner or '', self.collection, name]))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +73,29 @@ class Text:
     source: str
     hash: bytes
     passages: Mapping[bytes, Passage]
+    # The other columns of its row.
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, model: str) -> Self:
-        """Read and cut the file, which must be UTF-8, as must its name."""
-        path.as_posix().encode()
-        text = path.read_text(encoding="utf-8-sig").replace("\0", "")
-        passages = {_hash(model, *passage): passage for passage in split(text, path.stem)}
-        return cls(path.as_posix(), _hash(model, *(key.hex() for key in passages)), passages)
+    def read(cls, file: Readable, model: str, place: Place | None = None) -> Self:
+        """Read and cut a file, whose name must be UTF-8."""
+        file.as_posix().encode()
+        return cls.of(file.as_posix(), file.read_bytes(), model, place)
+
+    @classmethod
+    def of(cls, name: str, data: bytes, model: str, place: Place | None = None) -> Self:
+        """Read and cut a document.
+
+        Raises:
+            UnreadableError: if there is nothing to be read in it.
+        """
+        text = read(data, name)
+        passages = {_hash(model, *passage): passage for passage in split(text, PurePosixPath(name).stem)}
+        hash_of_all = _hash(model, *(key.hex() for key in passages))
+        if place is None:
+            return cls(name, hash_of_all, passages)
+        columns = {**place._asdict(), "name": name, "size": len(data), "text": text}
+        return cls(place.source(name), hash_of_all, passages, columns)
 
 
 def _hash(*parts: str) -> bytes:
@@ -75,6 +116,8 @@ def _shown(path: Path) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeEncodeError):
         return "has a name that is not UTF-8"
+    if isinstance(error, UnreadableError):
+        return str(error)
     return getattr(error, "strerror", None) or "is not UTF-8"
 
 
@@ -100,8 +143,9 @@ def find(paths: Iterable[Path]) -> list[Path]:
 class Ingestion:
     """Brings the tables in line with files."""
 
-    def __init__(self, engine: Engine, model: Embeddings) -> None:
-        """Keep what it works with. `counts` says what it did so far."""
+    def __init__(self, engine: Engine, model: Embeddings, place: Place | None = None) -> None:
+        """Keep what it works with, and where documents belong. `counts` says what it did so far."""
+        self._place = place
         self.counts: Counter[str] = Counter()
         self._engine = engine
         self._model = model
@@ -115,18 +159,12 @@ class Ingestion:
         document = stored.Document
         with self._engine.connect() as connection:
             done = dict(connection.execute(select(document.source, document.hash)).all())
-            others = select(document.model).where(document.model != self._model.name).limit(1)
-            other = connection.scalar(others)
-        if other and not reembed:
-            raise IngestError(
-                f"There are documents with vectors of {other}, which can't be compared with those of "
-                f"{self._model.name}: set KNOWLEDGE_EMBEDDINGS={other}, or make all anew with --reembed."
-            )
+        self.check_model(reembed=reembed)
         waiting: list[Text] = []
         for path in files:
             try:
-                text = Text.read(path, self._model.name)
-            except (UnicodeError, OSError) as error:
+                text = Text.read(path, self._model.name, self._place)
+            except (UnicodeError, UnreadableError, OSError) as error:
                 self.counts["unreadable"] += 1
                 yield f"Left out: {_shown(path)} {_reason(error)}"
                 continue
@@ -140,12 +178,53 @@ class Ingestion:
                 waiting = []
         yield from self._write_all(waiting)
 
+    def put(self, text: Text) -> None:
+        """Write one document, whatever there was.
+
+        Raises:
+            IngestError: where documents have vectors of another model.
+        """
+        self.check_model(reembed=False)
+        for _ in self._write_all([text]):
+            pass
+
+    def check_model(self, *, reembed: bool) -> None:
+        """Refuse to mix vectors of two models.
+
+        Raises:
+            IngestError: where documents have vectors of another model, unless `reembed` is set.
+        """
+        document = stored.Document
+        with self._engine.connect() as connection:
+            others = select(document.model).where(document.model != self._model.name).limit(1)
+            other = connection.scalar(others)
+        if other and not reembed:
+            raise IngestError(
+                f"There are documents with vectors of {other}, which can't be compared with those of "
+                f"{self._model.name}: set KNOWLEDGE_EMBEDDINGS={other}, or make all anew with --reembed."
+            )
+
     def prune(self, paths: Sequence[Path], files: Sequence[Path]) -> None:
         """Remove the documents under the paths whose files are gone."""
         document = stored.Document
         with self._engine.begin() as connection:
-            sources = set(connection.scalars(select(document.source))) - {path.as_posix() for path in files}
-            gone = sorted(s for s in sources if any(Path(s).is_relative_to(path) for path in paths))
+            name = func.coalesce(document.name, document.source)
+            # Without a place they have no name beside their source.
+            here = (
+                (document.name.is_(None),)
+                if self._place is None
+                else (
+                    document.owner.is_not_distinct_from(self._place.owner),
+                    document.collection == self._place.collection,
+                )
+            )
+            there = dict(connection.execute(select(document.source, name).where(*here)).all())
+            kept = {path.as_posix() for path in files}
+            gone = sorted(
+                source
+                for source, name in there.items()
+                if name not in kept and any(Path(name).is_relative_to(path) for path in paths)
+            )
             connection.execute(delete(document).where(document.source.in_(gone)))
         self.counts["removed"] += len(gone)
 
@@ -189,10 +268,11 @@ class Ingestion:
         if text.passages.keys().isdisjoint(keys):
             return
         document, passage = stored.Document, stored.Passage
-        upsert = postgresql.insert(document).values(source=text.source, hash=b"", model=self._model.name)
+        row = {"hash": b"", **text.columns}
+        upsert = postgresql.insert(document).values(source=text.source, model=self._model.name, **row)
         with self._engine.connect() as connection:
             # No text has this hash, so that the document counts as changed until it is complete.
-            connection.execute(upsert.on_conflict_do_update(index_elements=["source"], set_={"hash": b""}))
+            connection.execute(upsert.on_conflict_do_update(index_elements=["source"], set_=row))
             there = set(connection.scalars(select(passage.hash).where(passage.source == text.source)))
             self._insert(connection, text, text.passages.keys() & set(keys) - there, vectors)
             connection.commit()
@@ -211,7 +291,7 @@ class Ingestion:
     def _write(self, text: Text, vectors: Mapping[bytes, Vector]) -> bool:
         """Write all of a document; or nothing, where another process removed a passage that was there."""
         document, passage = stored.Document, stored.Passage
-        row = {"hash": text.hash, "model": self._model.name, "updated_at": func.now()}
+        row = {"hash": text.hash, "model": self._model.name, "updated_at": func.now(), **text.columns}
         upsert = postgresql.insert(document).values(source=text.source, **row)
         with self._engine.connect() as connection:
             # Until the end of the transaction no other process writes this document.
@@ -228,14 +308,14 @@ class Ingestion:
         return True
 
 
-def ingest(paths: Sequence[Path], *, prune: bool, reembed: bool) -> bool:
+def ingest(paths: Sequence[Path], *, prune: bool, reembed: bool, place: Place | None = None) -> bool:
     """Ingest the files under the paths and tell of it; return whether all of them could be read."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
     files, model = find(paths), current_embeddings()
     if model.name == DEMONSTRATION:
         console.print("No key is set: these vectors are a demonstration and know nothing of meaning.")
     engine = sync_engine(application_name="ingest")
-    ingestion = Ingestion(engine, model)
+    ingestion = Ingestion(engine, model, place)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("Documents", total=len(files))
@@ -256,6 +336,12 @@ def ingest(paths: Sequence[Path], *, prune: bool, reembed: bool) -> bool:
     return not counts["unreadable"]
 
 
+def _collection(value: str) -> str:
+    if not re.fullmatch(COLLECTION, value):
+        raise argparse.ArgumentTypeError("must be up to 64 letters, digits, dots, dashes and underscores")
+    return value
+
+
 def main(arguments: Sequence[str]) -> int:
     """Ingest, and return the exit code: 0 if all files could be read, else 1.
 
@@ -266,15 +352,23 @@ def main(arguments: Sequence[str]) -> int:
         prog="python -m chassis ingest", description="Give the knowledge agent documents."
     )
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="a folder, or a file: .md, .rst, .txt"
+        "paths", nargs="+", type=Path, metavar="PATH", help=f"a folder, or a file: {', '.join(SUFFIXES)}"
     )
     parser.add_argument(
         "--prune", action="store_true", help="remove documents whose files under PATH are gone"
     )
     parser.add_argument("--reembed", action="store_true", help="replace the vectors of another model")
+    parser.add_argument(
+        "--owner", help="who alone is answered from them: a key's id, or user: and what the issuer says"
+    )
+    parser.add_argument("--collection", help="how /v1/documents lists them", type=_collection)
     options = parser.parse_args(arguments)
+    place = None
+    if options.owner or options.collection:
+        place = Place(options.owner, options.collection or "files")
     try:
-        return 0 if ingest(options.paths, prune=options.prune, reembed=options.reembed) else 1
+        done = ingest(options.paths, prune=options.prune, reembed=options.reembed, place=place)
+        return 0 if done else 1
     except ProgrammingError as error:
         if not isinstance(error.orig, UndefinedTable):
             raise

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 from pgvector.sqlalchemy import VECTOR
 from pydantic_ai import RunContext
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import Select, bindparam, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from chassis.agents.deps import Deps
@@ -18,7 +18,8 @@ QUERY_LENGTH = 1_000
 
 # Each passage gets 1 / (60 + its place) from each of the two lists that it is in, which needs no scale that both
 # share: https://doi.org/10.1145/1571941.1572114. A list has 40 places, as many as the index on vectors looks for by
-# default (hnsw.ef_search). Of the question's words any counts, the rarer the more, since few passages have all of
+# default (hnsw.ef_search). The index knows no owners, so from pgvector 0.8 on it goes on until it has 40 of those for
+# all (as a join the filter would keep it from being used); an owner's own, which are few, are compared one by one. Of the question's words any counts, the rarer the more, since few passages have all of
 # them. While --reembed runs, vectors of the old model are still there: they are not compared with.
 SEARCH = text("""
 WITH wanted AS MATERIALIZED (
@@ -27,20 +28,36 @@ WITH wanted AS MATERIALIZED (
 ), matches AS (
     SELECT source, hash, ts_rank(words, word) / ln(2 + count(*) OVER (PARTITION BY word)) AS weight
     FROM wanted JOIN passages ON words @@ word
+    WHERE coalesce((SELECT owner FROM documents WHERE documents.source = passages.source), :owner, '')
+        = coalesce(CAST(:owner AS text), '')
 ), by_words AS (
     SELECT source, hash, row_number() OVER (ORDER BY sum(weight) DESC, source, hash) AS place
     FROM matches GROUP BY source, hash ORDER BY place LIMIT 40
+), own AS MATERIALIZED (
+    SELECT source, passages.hash, embedding <=> :vector AS distance
+    FROM documents JOIN passages USING (source) WHERE owner = CAST(:owner AS text)
 ), nearest AS (
-    SELECT source, hash, embedding <=> :vector AS distance FROM passages ORDER BY distance LIMIT 40
+    (
+        SELECT source, hash, embedding <=> :vector AS distance FROM passages
+        WHERE (SELECT owner FROM documents WHERE documents.source = passages.source) IS NULL
+        ORDER BY distance LIMIT 40
+    ) UNION ALL (SELECT * FROM own ORDER BY distance LIMIT 40)
 ), by_meaning AS (
     SELECT source, nearest.hash, row_number() OVER (ORDER BY distance, source, nearest.hash) AS place
-    FROM nearest JOIN documents USING (source) WHERE model = :model
+    FROM nearest JOIN documents USING (source) WHERE model = :model ORDER BY place LIMIT 40
 )
-SELECT source, title, text, by_meaning.place IS NOT NULL AS compared,
+SELECT coalesce(documents.name, source) AS source, passages.title, passages.text, by_meaning.place IS NOT NULL AS compared,
     coalesce(1.0 / (60 + by_meaning.place), 0) + coalesce(1.0 / (60 + by_words.place), 0) AS score
-FROM by_meaning FULL JOIN by_words USING (source, hash) JOIN passages USING (source, hash)
-ORDER BY score DESC, source, hash LIMIT :results
+FROM by_meaning FULL JOIN by_words USING (source, hash) JOIN passages USING (source, hash) JOIN documents USING (source)
+ORDER BY score DESC, source, passages.hash LIMIT :results
 """).bindparams(bindparam("vector", type_=VECTOR()))
+
+
+# Where pgvector is older, there is no such setting.
+GO_ON = text("""
+SELECT set_config('hnsw.iterative_scan', 'strict_order', true) FROM pg_extension
+WHERE extname = 'vector' AND string_to_array(extversion, '.')::int[] >= '{0,8}'
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +71,14 @@ class Hit:
 
 
 async def find_passages(
-    sessions: async_sessionmaker[AsyncSession], embeddings: Embeddings, query: str, results: int = RESULTS
+    sessions: async_sessionmaker[AsyncSession],
+    embeddings: Embeddings,
+    query: str,
+    results: int = RESULTS,
+    *,
+    owner: str | None = None,
 ) -> list[Hit]:
-    """Return the passages that fit the query best, the best first.
+    """Return the passages that fit the query best, the best first: of what is for all, and of the owner's own.
 
     Raises:
         EmbeddingsError: where all documents have vectors of another model.
@@ -66,11 +88,18 @@ async def find_passages(
     if not query:
         return []
     vector = await embeddings.of_query(query)
-    values = {"query": query, "language": LANGUAGE, "vector": vector, "model": embeddings.name}
+    values = {
+        "query": query,
+        "language": LANGUAGE,
+        "vector": vector,
+        "model": embeddings.name,
+        "owner": owner,
+    }
     async with sessions() as session:
+        await session.execute(GO_ON)
         rows = (await session.execute(SEARCH, {**values, "results": results})).all()
         if not any(row.compared for row in rows):
-            model = await session.scalar(select(Document.model).limit(1))
+            model = await session.scalar(_visible_model(owner))
             if model not in {None, embeddings.name}:
                 raise EmbeddingsError(
                     f"The documents have vectors of {model}, but KNOWLEDGE_EMBEDDINGS is {embeddings.name}: set "
@@ -79,9 +108,14 @@ async def find_passages(
     return [Hit(row.source, row.title, row.text, round(float(row.score), 5)) for row in rows]
 
 
+def _visible_model(owner: str | None) -> Select[str]:
+    visible = or_(Document.owner.is_(None), Document.owner == owner)
+    return select(Document.model).where(visible).limit(1)
+
+
 async def search_documents(ctx: RunContext[Deps], query: str) -> list[Hit]:
     """Find the passages of the documents that fit a question or a few words best, by meaning and by words."""
     try:
-        return await find_passages(ctx.deps.sessions, current_embeddings(), query)
+        return await find_passages(ctx.deps.sessions, current_embeddings(), query, owner=ctx.deps.owner)
     except EmbeddingsError as error:
         raise RunError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error

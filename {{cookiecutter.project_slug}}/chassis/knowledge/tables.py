@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pgvector import Vector
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Computed, ForeignKey, Index, func
+from sqlalchemy import BigInteger, Computed, ForeignKey, Index, func
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -23,7 +23,7 @@ WORDS = (
 
 
 class Document(Base):
-    """A file that was read."""
+    """A document that was read."""
 
     __tablename__ = "documents"
 
@@ -31,6 +31,14 @@ class Document(Base):
     hash: Mapped[bytes] = mapped_column(comment="of its passages; tells whether it has changed")
     model: Mapped[str] = mapped_column(comment="what made its vectors")
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    owner: Mapped[str | None] = mapped_column(
+        index=True, comment="who alone is answered from it; NULL: all are"
+    )
+    # Of those that weren't read from the service's own folders.
+    collection: Mapped[str | None]
+    name: Mapped[str | None] = mapped_column(comment="what people read in place of the source")
+    size: Mapped[int | None] = mapped_column(BigInteger, comment="bytes of the document")
+    text: Mapped[str | None] = mapped_column(comment="what was read in it")
 
 
 class Passage(Base):

@@ -460,7 +460,9 @@ async def test_both_ways_of_searching_find_more_than_one(exact: async_sessionmak
                 ("words", question, "none"),
                 ("both", question, "demonstration"),
             ):
-                hits = await session.execute(SEARCH, {"query": words, "model": model, **values})
+                hits = await session.execute(
+                    SEARCH, {"query": words, "model": model, "owner": None, **values}
+                )
                 titles = [row.title.rpartition(" > ")[2] for row in hits]
                 found[way] += 1 / (titles.index(title) + 1) if title in titles else 0
     assert found["both"] > found["meaning"]
@@ -481,7 +483,9 @@ def test_the_search_can_use_both_indexes(empty: URL) -> None:
     # Few passages PostgreSQL would rather read one by one.
     url = empty.update_query_dict({"options": "-c enable_seqscan=off"})
     values = {"query": "gzip", "language": "english", "vector": "[" + "1," * 1023 + "1]"}
-    plan = str(rows(url, text("EXPLAIN " + SEARCH.text), **values, model="demonstration", results=5))
+    plan = str(
+        rows(url, text("EXPLAIN " + SEARCH.text), **values, model="demonstration", owner="a", results=5)
+    )
     assert "ix_passages_embedding" in plan
     assert "ix_passages_words" in plan
 

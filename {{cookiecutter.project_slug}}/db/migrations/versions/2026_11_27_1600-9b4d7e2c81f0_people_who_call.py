@@ -96,6 +96,16 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id", name=op.f("pk_run_feedback")),
     )
+    op.add_column(
+        "api_keys",
+        sa.Column(
+            "manages_documents",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="whether it may change the documents that are for all",
+        ),
+    )
 
 
 def downgrade() -> None:
@@ -103,6 +113,7 @@ def downgrade() -> None:
     _let_runs_wait_no_more()
     op.drop_table("run_feedback")
     sa.Enum("up", "down", name="feedback_thumb").drop(op.get_bind())
+    op.drop_column("api_keys", "manages_documents")
     op.drop_column("api_keys", "acts_for_users")
     op.drop_column("api_keys", "cost_per_day")
     op.drop_table("api_files")

@@ -1,14 +1,14 @@
 """Knowledge and people who call: joins the example's revision and the chassis' newest.
 
 Revision ID: a07e4b95c3d8
-Revises: e4a1c8f70b36, 9b4d7e2c81f0
+Revises: c6f20d8e9a57, 9b4d7e2c81f0
 Create Date: 2026-11-27 16:20:00+00:00
 """
 
 from collections.abc import Sequence
 
 revision: str = "a07e4b95c3d8"
-down_revision: str | Sequence[str] | None = ("e4a1c8f70b36", "9b4d7e2c81f0")
+down_revision: str | Sequence[str] | None = ("c6f20d8e9a57", "9b4d7e2c81f0")
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 

@@ -1,0 +1,44 @@
+"""Documents of owners: those there are stay everybody's.
+
+Revision ID: c6f20d8e9a57
+Revises: e4a1c8f70b36
+Create Date: 2026-11-27 16:05:00+00:00
+"""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "c6f20d8e9a57"
+down_revision: str | Sequence[str] | None = "e4a1c8f70b36"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+
+def upgrade() -> None:
+    """Apply the revision."""
+    op.add_column(
+        "documents",
+        sa.Column("owner", sa.Text(), nullable=True, comment="who alone is answered from it; NULL: all are"),
+    )
+    op.add_column("documents", sa.Column("collection", sa.Text(), nullable=True))
+    op.add_column(
+        "documents",
+        sa.Column("name", sa.Text(), nullable=True, comment="what people read in place of the source"),
+    )
+    op.add_column(
+        "documents", sa.Column("size", sa.BigInteger(), nullable=True, comment="bytes of the document")
+    )
+    op.add_column("documents", sa.Column("text", sa.Text(), nullable=True, comment="what was read in it"))
+    op.create_index(op.f("ix_documents_owner"), "documents", ["owner"], unique=False)
+
+
+def downgrade() -> None:
+    """Take the revision back."""
+    op.drop_index(op.f("ix_documents_owner"), table_name="documents")
+    op.drop_column("documents", "text")
+    op.drop_column("documents", "size")
+    op.drop_column("documents", "name")
+    op.drop_column("documents", "collection")
+    op.drop_column("documents", "owner")
