@@ -33,6 +33,12 @@ ROWS = {
     "incidents": f"({RUN}, {RUN}, 'o', {ODD}, 'outage', 'low', '')",
     "run_events": f"({RUN}, 1, {ODD})",
     "run_feedback": f"({RUN}, 'o', 'down', {ODD})",
+    "background_runs": f"({RUN}, ARRAY['1'], {ODD}, NULL, NULL, NULL, '[]', 1)",
+    "background_calls": f"({RUN}, {ODD}, NULL)",
+    "procrastinate_workers": "(DEFAULT, '2026-02-28')",
+    # Which brings a row of procrastinate_events.
+    "procrastinate_jobs": "(1, 'agent-runs', 'agent-run')",
+    "procrastinate_periodic_defers": "(1, 'agent-schedule', 1, 1, 'daily')",
     "documents": "('a.md', '\\x00ff', 'model')",
     "passages": f"('a.md', '\\x01', {ODD}, 'some words', array_fill(0.1, ARRAY[1024])::vector)",
 }

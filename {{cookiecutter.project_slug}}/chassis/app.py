@@ -15,14 +15,17 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.params import Depends as DependsOn
 from pydantic_ai.models import Model
+from sqlalchemy import URL
 
 from chassis import __version__, telemetry
 from chassis.agents.choice import Models
 from chassis.agents.registry import Agents, find_agents
 from chassis.agents.settings import AgentSettings
+from chassis.background.schedules import Schedule, check
+from chassis.background.settings import BackgroundSettings
 from chassis.conversations.store import DatabaseConversationStore
 from chassis.database import embedded
-from chassis.database.engine import async_engine, session_factory
+from chassis.database.engine import Sessions, async_engine, session_factory
 from chassis.database.settings import DatabaseSettings
 from chassis.database.url import database_url
 from chassis.files.settings import FileSettings
@@ -38,13 +41,13 @@ from chassis.retention.settings import RetentionSettings
 from chassis.runs.heartbeat import heartbeat
 from chassis.runs.history import WindowedModel
 from chassis.runs.runner import Runner
-from chassis.settings import ALEMBIC_INI, SettingsError, read_project
+from chassis.settings import ALEMBIC_INI, RuntimeEnv, SettingsError, read_project
 from chassis.telemetry import TelemetrySettings
 from chassis.users.accounts import Users
 from chassis.users.settings import UserSettings
 from chassis.users.tokens import TokenIssuer
 
-__all__ = ["Lifespan", "create_app", "find_agents", "find_routers"]
+__all__ = ["Lifespan", "Schedule", "create_app", "find_agents", "find_routers"]
 
 # What a service does around its serving; what it yields, routes find in `request.state` and tools in `ctx.deps.resources`.
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]
@@ -90,6 +93,7 @@ def create_app(
     default_model: str,
     routers: Sequence[APIRouter] = (),
     lifespan: Lifespan | None = None,
+    schedules: Sequence[Schedule] = (),
     alembic_ini: Path = ALEMBIC_INI,
     env: Mapping[str, str] = os.environ,
     model: Model | None = None,
@@ -102,6 +106,7 @@ def create_app(
         default_model: PROVIDER:MODEL, which answers unless AGENT_MODEL names another.
         routers: the service's own endpoints, see `find_routers`.
         lifespan: what to do around the serving; it finds the database's sessions in `app.state.sessions`.
+        schedules: what agents are asked at certain times, where AGENT_BACKGROUND is set.
         alembic_ini: tells where the revisions are that the database must have.
         env: where all settings are read from.
         model: answers all runs in place of the one that the settings name.
@@ -117,6 +122,9 @@ def create_app(
         user_settings = UserSettings.from_env(env)
         retention = RetentionSettings.from_env(env)
         telling = TelemetrySettings.from_env(env)
+        background_settings = BackgroundSettings.from_env(env)
+        if schedules:
+            check(schedules, agents)
         database = DatabaseSettings.from_env(env)
         when_ahead = MigrationOptions.read(env, {}).when_ahead
     except SettingsError as error:
@@ -150,22 +158,26 @@ def create_app(
             app.state.sessions = sessions
             async with lifespan(app) if lifespan else nullcontext({}) as resources:
                 runner = Runner(agents, sessions, store, models, agent_settings, resources)
+                background = _background(
+                    runner, sessions, background_settings, schedules, settings, engine.url
+                )
                 async with heartbeat(runner, agent_settings), housekeeping(sessions, retention):
-                    yield {
-                        **resources,
-                        "settings": settings,
-                        "sessions": sessions,
-                        "agents": agents,
-                        "models": models,
-                        "keys": Keys(sessions),
-                        "users": Users(sessions, user_settings),
-                        "user_settings": user_settings,
-                        "issuer": _issuer(user_settings),
-                        "store": store,
-                        "files": files,
-                        "runner": runner,
-                        "readiness": Readiness(engine, alembic_ini, when_ahead),
-                    }
+                    async with background:
+                        yield {
+                            **resources,
+                            "settings": settings,
+                            "sessions": sessions,
+                            "agents": agents,
+                            "models": models,
+                            "keys": Keys(sessions),
+                            "users": Users(sessions, user_settings),
+                            "user_settings": user_settings,
+                            "issuer": _issuer(user_settings),
+                            "store": store,
+                            "files": files,
+                            "runner": runner,
+                            "readiness": Readiness(engine, alembic_ini, when_ahead),
+                        }
                     await runner.close()
         finally:
             stop_telling()
@@ -205,6 +217,27 @@ def _own_modules(settings: ApiSettings, env: Mapping[str, str]) -> list[ModuleTy
 
 def _guards(module: ModuleType) -> list[DependsOn]:
     return [] if getattr(module, "PUBLIC", False) else [Depends(authenticate)]
+
+
+def _background(
+    runner: Runner,
+    sessions: Sessions,
+    settings: BackgroundSettings,
+    schedules: Sequence[Schedule],
+    api: ApiSettings,
+    url: URL,
+) -> AbstractAsyncContextManager[None]:
+    if not settings.background:
+        if schedules:
+            logger.warning("Nothing runs on a schedule here: AGENT_BACKGROUND isn't set.")
+        return nullcontext()
+    # Here, since its engine takes a tenth of a second to load.
+    from chassis.background.carrier import Carrier
+    from chassis.background.webhooks import Webhooks
+
+    webhooks = Webhooks(settings, plain=api.runtime_env is RuntimeEnv.DEV)
+    runner.queue = carrier = Carrier(runner, sessions, settings, webhooks, schedules, url)
+    return carrier.carrying()
 
 
 def _issuer(settings: UserSettings) -> TokenIssuer | None:

@@ -19,3 +19,5 @@ class Deps:
     owner: str
     # What the lifespan in api/main.py yields.
     resources: Mapping[str, Any] = field(default_factory=dict)
+    # Whether the run may be begun again, in the background; see chassis/runs/once.py.
+    in_background: bool = False

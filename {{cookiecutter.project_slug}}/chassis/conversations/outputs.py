@@ -5,6 +5,7 @@ JSONB sorts the fields. So the output itself is kept, as text, where nothing is 
 """
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -23,9 +24,11 @@ class Output(NamedTuple):
     tool_call_id: str | None
 
 
-def keep_output(result: AgentRunResult[Any], output: Any) -> list[ModelMessage]:
-    """Return the messages of a run, with its output if that is more than the text of the last answer."""
-    messages = result.new_messages()
+def keep_output(
+    result: AgentRunResult[Any], output: Any, earlier: Sequence[ModelMessage] = ()
+) -> list[ModelMessage]:
+    """Return the messages of a run, and those before, with its output if that is more than the text of the last answer."""
+    messages = [*earlier, *result.new_messages()]
     # Only the results of tools, that of the output among them, can come after the last answer.
     is_called = bool(messages) and not isinstance(messages[-1], ModelResponse)
     if isinstance(output, str) and not is_called:

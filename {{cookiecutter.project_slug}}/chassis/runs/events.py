@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from chassis.runs import tables
@@ -38,6 +39,8 @@ class RunLog:
     """The events of one run of this process, for any number of watchers."""
 
     events: list[tuple[str, str]] = field(default_factory=list)
+    # How many there were already, told by an earlier attempt at a run in the background.
+    before: int = 0
     closed: bool = False
     watchers: int = 0
     left_at: float = field(default_factory=time.monotonic)
@@ -59,15 +62,15 @@ class RunLog:
         self._changed = asyncio.Event()
 
     async def watch(self, after: int) -> AsyncGenerator[Event]:
-        """Yield the events with numbers above `after` as they come, until the last."""
+        """Yield the events with numbers above `after`, `before` at least, as they come, until the last."""
         self.watchers += 1
         try:
             while True:
                 changed = self._changed
-                for number, (name, data) in enumerate(self.events[after:], after + 1):
+                for number, (name, data) in enumerate(self.events[after - self.before :], after + 1):
                     yield Event(number, name, data)
                     after = number
-                if self.closed and after >= len(self.events):
+                if self.closed and after >= self.before + len(self.events):
                     return
                 if changed is self._changed:
                     await changed.wait()
@@ -88,7 +91,11 @@ class EventStore:
         if not new:
             return
         rows = [
-            {"run_id": run_id, "last": last, "events": json.dumps(log.events[log.written : last])}
+            {
+                "run_id": run_id,
+                "last": log.before + last,
+                "events": json.dumps(log.events[log.written : last]),
+            }
             for run_id, log, last in new
         ]
         # A run that was deleted together with its conversation has no row to belong to any more.
@@ -97,7 +104,8 @@ class EventStore:
             query = select(tables.Run.id).where(tables.Run.id.in_(ids)).with_for_update(key_share=True)
             known = set(await session.scalars(query))
             if rows := [row for row in rows if row["run_id"] in known]:
-                await session.execute(insert(tables.RunEvents), rows)
+                # A process that was cut off from a run in the background may tell what another one tells by now.
+                await session.execute(insert(tables.RunEvents).on_conflict_do_nothing(), rows)
         for _, log, last in new:
             log.written = last
 
@@ -115,6 +123,12 @@ class EventStore:
             # What was written before that is read once more after it.
             if not (ended := await self._has_ended(run_id)):
                 await asyncio.sleep(POLL_SECONDS)
+
+    async def count(self, run_id: uuid.UUID) -> int:
+        """Return the number of the last event of a run."""
+        query = select(func.max(tables.RunEvents.last)).where(tables.RunEvents.run_id == run_id)
+        async with self._sessions() as session:
+            return await session.scalar(query) or 0
 
     async def forget(self, seconds: float) -> None:
         """Delete the events older than this."""

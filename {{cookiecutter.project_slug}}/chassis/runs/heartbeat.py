@@ -76,7 +76,7 @@ async def _beat(runner: Runner, settings: AgentSettings) -> None:
         if run_id not in alive:
             # Ended meanwhile, where this does nothing, or cancelled by another process.
             run.stop()
-        elif (log := runner.logs.get(run_id)) and not log.watchers:
+        elif run.attempt is None and (log := runner.logs.get(run_id)) and not log.watchers:
             watched_elsewhere = alive[run_id]
             alone = time.monotonic() - log.left_at
             if (

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic_ai.conversation_store import ConversationConflict, ConversationEnt
 from pydantic_ai.exceptions import RunCancelled
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.usage import RunUsage
-from sqlalchemy import func, select, text, update
+from sqlalchemy import and_, func, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -46,8 +46,8 @@ BEGIN = text("""
         SELECT CAST(:conversation_id AS text), CAST(:owner AS text), CAST(:title AS text), revision
         FROM (SELECT CAST(:revision AS text)) AS new (revision) WHERE revision IS NOT NULL
     )
-    INSERT INTO runs (id, conversation_id, agent_id, model, owner, idempotency_key, request_hash)
-    VALUES (:id, :conversation_id, :agent_id, :model, :owner, :idempotency_key, :request_hash)
+    INSERT INTO runs (id, conversation_id, agent_id, model, owner, idempotency_key, request_hash, attempts)
+    VALUES (:id, :conversation_id, :agent_id, :model, :owner, :idempotency_key, :request_hash, :attempts)
 """)
 # Its end, its usage and its messages are written all or none: not where somebody has cancelled it, nor where
 # its conversation has changed. A process that was silent for long, and whose runs others gave up, may yet succeed.
@@ -60,7 +60,7 @@ SUCCEED = text("""
         UPDATE runs SET status = CAST(:status AS run_status), finished_at = now(), error = NULL,
             model = :model, output = CAST(:output AS json), usage = CAST(:usage AS jsonb),
             calls = CAST(:calls AS json)
-        WHERE id = :run_id AND status IN ('running', 'interrupted')
+        WHERE id = :run_id AND status IN ('running', 'interrupted') AND attempts IS NOT DISTINCT FROM :attempt
             AND (CAST(:conversation_id AS text) IS NULL OR EXISTS (SELECT FROM head))
         RETURNING id
     ), entries AS (
@@ -104,6 +104,7 @@ END = text("""
             status = CASE WHEN status = 'cancelled' THEN status ELSE CAST(:status AS run_status) END,
             error = coalesce(error, :error)
         WHERE id = :run_id AND status IN ('running', 'interrupted', 'cancelled')
+            AND attempts IS NOT DISTINCT FROM :attempt
     )
     INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
     SELECT account, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost
@@ -144,10 +145,12 @@ class RunRecords:
         idempotency_key: str | None = None,
         request_hash: str | None = None,
         decided: Decided | None = None,
+        also: Callable[[AsyncSession], Awaitable[None]] | None = None,
     ) -> None:
         """Write the row of a run, and of a new conversation, and count it against the caller's limits.
 
-        With `decided` it goes on with a run that waits, which then does so no more.
+        With `decided` it goes on with a run that waits, which then does so no more. With `also`, what else belongs to
+        it is written in the same transaction.
 
         Raises:
             RunError: if a limit is reached, the conversation is busy or gone, the key was another request's, or
@@ -163,10 +166,12 @@ class RunRecords:
             "request_hash": request_hash,
         }
         try:
-            if caller.has_limits or decided:
+            if caller.has_limits or decided or also:
                 async with self._sessions.begin() as session:
                     if is_first := decided is None or await _take_over(session, decided, row["id"]):
                         await session.execute(BEGIN, values)
+                        if also:
+                            await also(session)
                         # Last, since other runs of the same key and person wait from here on.
                         if caller.has_limits:
                             await admit(session, caller)
@@ -178,6 +183,8 @@ class RunRecords:
         except IntegrityError as error:
             constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", "")
             if constraint == "uq_runs_conversation_id_running":
+                if idempotency_key:  # Its first request may be the one that writes to the conversation.
+                    await self.refuse_repeated(caller.owner, idempotency_key, request_hash)
                 raise _busy() from error
             if constraint == "uq_runs_owner_idempotency_key":
                 await self.refuse_repeated(caller.owner, str(idempotency_key), request_hash)
@@ -203,6 +210,7 @@ class RunRecords:
         branch: Branch | None = None,
         earlier: Sequence[ModelMessage] = (),
         calls: Sequence[Mapping[str, Any]] = (),
+        attempt: int | None = None,
     ) -> None:
         """Write that a run ended well, count its usage, and save what it adds to its conversation, if it has one.
 
@@ -217,17 +225,21 @@ class RunRecords:
             branch: where to, if not to its end.
             earlier: what to append before them.
             calls: those of tools that it waits for a person's word on, if any.
+            attempt: which one this is, of a run in the background.
 
         Raises:
             ConversationConflict: if the conversation has changed since.
             RunCancelled: if somebody has cancelled the run meanwhile.
         """
-        brought = result.new_messages() if calls else keep_output(result, output)
-        messages = [*earlier, *brought] if conversation else []
+        messages: Sequence[ModelMessage] = ()
+        if conversation:
+            waits = bool(calls)
+            messages = [*earlier, *result.new_messages()] if waits else keep_output(result, output, earlier)
         ids = [ConversationEntry(parent_id=None, message=message).id for message in messages]
         after = result.conversation
         values = {
             "run_id": run_id,
+            "attempt": attempt,
             "owner": caller.owner,
             "status": RunStatus.WAITING if calls else RunStatus.SUCCEEDED,
             "calls": json.dumps(storable(calls)) if calls else None,
@@ -266,10 +278,22 @@ class RunRecords:
             raise RunCancelled("The run was cancelled.")
 
     async def end(
-        self, run_id: uuid.UUID, caller: Caller, status: RunStatus, error: str, usage: RunUsage
+        self,
+        run_id: uuid.UUID,
+        caller: Caller,
+        status: RunStatus,
+        error: str,
+        usage: RunUsage,
+        attempt: int | None = None,
     ) -> None:
         """Write how a run ended that didn't end well, and count what it has used."""
-        values = {"run_id": run_id, "status": status, "error": error, **_used(caller, usage)}
+        values = {
+            "run_id": run_id,
+            "status": status,
+            "error": error,
+            "attempt": attempt,
+            **_used(caller, usage),
+        }
         async with self._sessions.engine.connect() as connection:
             await connection.execute(END, values)
 
@@ -332,9 +356,12 @@ class RunRecords:
         return {run_id: None if seconds is None else float(seconds) for run_id, seconds in rows}
 
     async def give_up(self, seconds: float) -> None:
-        """Mark the runs whose process has been silent for this long as interrupted."""
+        """Mark the runs whose process has been silent for this long as interrupted.
+
+        Those in the background are begun again instead, see chassis/background.
+        """
         table = tables.Run
-        silent = table.alive_at < func.now() - timedelta(seconds=seconds)
+        silent = and_(table.alive_at < func.now() - timedelta(seconds=seconds), table.attempts.is_(None))
         values = {"status": RunStatus.INTERRUPTED, "finished_at": func.now(), "error": INTERRUPTED.detail}
         async with self._sessions.begin() as session:
             await session.execute(

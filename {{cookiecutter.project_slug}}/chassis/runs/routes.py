@@ -1,16 +1,19 @@
 """`/v1/agents`: the agents, and running them. `/v1/runs`: what became of a run, its events again, and stopping it."""
 
 from collections.abc import Awaitable
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, model_validator
 
 from chassis.agents.choice import ModelsOf
 from chassis.agents.registry import AgentsOf
 from chassis.conversations.routes import ConversationId, MessageId
+from chassis.errors import RunError
 from chassis.files.routes import FilesOf
 from chassis.http.dependencies import SessionsOf, SettingsOf
 from chassis.http.settings import ApiSettings
@@ -32,6 +35,7 @@ from chassis.runs.views import (
     render,
     send_events,
     view_answer,
+    view_queued,
 )
 
 agents = APIRouter(prefix="/v1/agents", tags=["agents"])
@@ -76,6 +80,12 @@ class RunRequest(BaseModel, extra="forbid"):
         description="The id of a message of the user's in the conversation, to ask it in other words or once more: "
         "the input takes its place, and what came after it is left out from then on.",
     )
+    webhook: str | None = Field(
+        None,
+        max_length=2000,
+        description="With `Prefer: respond-async`, the address that is told of the run's end, signed as in the "
+        "Standard Webhooks specification.",
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -106,7 +116,14 @@ async def list_agents(known: AgentsOf, models: ModelsOf, caller: CallerOf) -> Ag
 @agents.post(
     "/{agent_id}/runs",
     response_model=RunView,
-    responses=EVENTS,
+    responses=EVENTS
+    | {
+        202: {
+            "model": RunView,
+            "description": "It runs in the background",
+            "headers": {"Location": {"description": "where it is found", "schema": {"type": "string"}}},
+        }
+    },
 )
 async def run_agent(
     agent_id: str,
@@ -119,13 +136,26 @@ async def run_agent(
     idempotency_key: IdempotencyKey = None,
     model: ModelChoice = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
+    prefer: Annotated[
+        str, Header(max_length=1000, description="`respond-async` to have it run in the background")
+    ] = "",
 ) -> Response | RunView:
     """Run an agent and answer with its output.
 
     With the header `Accept: text/event-stream` the answer comes as server-sent events: `run`, then
     `text`, `tool_call` and `tool_result` as they happen, and at last `done`, `waiting` or `error`. Each has an id,
     with which `GET /v1/runs/{run_id}/events` goes on after a lost connection.
+
+    With the header `Prefer: respond-async` (RFC 7240) and AGENT_BACKGROUND it runs in the background: the answer is 202,
+    and where the run is found.
     """
+    queue = runner.queue if prefers_async(prefer) else None
+    if body.webhook is not None:
+        if queue is None:
+            detail = "A webhook tells of runs in the background: send Prefer: respond-async"
+            unset = "" if runner.queue else ", where the service has AGENT_BACKGROUND set"
+            raise RunError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{detail}{unset}.", final=True)
+        await queue.check_webhook(body.webhook)
     shown = await files.refer(body.attachments, caller.owner)
     start = runner.start(
         agent_id,
@@ -135,8 +165,11 @@ async def run_agent(
         replaces=body.replaces,
         idempotency_key=idempotency_key,
         model=model,
+        queue=partial(queue.put, model=model, replaces=body.replaces, webhook=body.webhook)
+        if queue
+        else None,
     )
-    return await _answer(start, request, runner, settings, caller, accept)
+    return await _answer(start, request, runner, settings, caller, accept, queued=queue is not None)
 
 
 async def _answer(
@@ -146,21 +179,38 @@ async def _answer(
     settings: ApiSettings,
     caller: Caller,
     accept: str,
+    *,
+    queued: bool = False,
 ) -> Response | RunView:
-    streamed = "text/event-stream" in accept.lower()
+    streamed = "text/event-stream" in accept.lower() and not queued
     try:
         run = await start
     except RepeatedRun as repeated:
         if streamed:
             return send_events(repeated.run_id, runner, caller, settings.ping_seconds)
         view = await find_run(repeated.run_id, runner, caller)
-        if view.status is RunStatus.RUNNING:
+        if view.status in (RunStatus.RUNNING, "queued"):
+            if queued:
+                return accepted(view)
             raise still_underway() from None
         return view
+    if queued:
+        return accepted(view_queued(run))
     if streamed:
         runner.launch(run, render)
         return send_events(run.id, runner, caller, settings.ping_seconds)
     return view_answer(await unless_disconnected(request, runner.answer(run), run.token.cancel))
+
+
+def prefers_async(prefer: str) -> bool:
+    """Tell whether the header Prefer asks for an answer before there is a result."""
+    return any(each.partition(";")[0].strip().lower() == "respond-async" for each in prefer.split(","))
+
+
+def accepted(view: RunView) -> Response:
+    """Answer that a run goes on in the background, and where it is found."""
+    headers = {"Location": f"/v1/runs/{view.run_id}", "Preference-Applied": "respond-async"}
+    return JSONResponse(view.model_dump(mode="json"), HTTPStatus.ACCEPTED, headers)
 
 
 @runs.get("/{run_id}")

@@ -8,10 +8,11 @@ import hashlib
 import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from pydantic_ai import (
@@ -40,6 +41,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.usage import RunUsage
 from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from chassis.agents.choice import Models, first_of, who_answered
 from chassis.agents.deps import Deps
@@ -54,13 +56,15 @@ from chassis.errors import RunError
 from chassis.keys.caller import Caller
 from chassis.runs import metrics
 from chassis.runs.approval import Decided, calls_of, decide, not_done, not_kept, waits_for_client
+from chassis.runs.attempts import Work
+from chassis.runs.checkpoints import Checkpoints
 from chassis.runs.clock import Clock
 from chassis.runs.errors import INTERRUPTED, explain, timed_out, too_busy
 from chassis.runs.events import EventStore, RunLog
 from chassis.runs.load import refused_runs, underway_runs
 from chassis.runs.records import RunRecords, no_conversation, title_of
 from chassis.runs.tables import Run, RunStatus
-from chassis.runs.usage import Meter, usage_of
+from chassis.runs.usage import Meter, usage_in, usage_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +119,10 @@ class StartedRun:
     earlier: Sequence[ModelMessage] = ()
     # The person's word on the calls that the run before it waited for.
     decided: Decided | None = None
+    # Which attempt this is at a run in the background, and what the ones before have brought, the end of `earlier`.
+    attempt: int | None = None
+    resumed: Sequence[ModelMessage] = ()
+    save: Callable[[Sequence[ModelMessage]], Awaitable[None]] | None = None
     unfinished: Unfinished = field(default_factory=Unfinished)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -131,6 +139,16 @@ class StartedRun:
         if self.token.cancelled:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), STOP_SECONDS)
+
+    @property
+    def question(self) -> str | Sequence[UserContent] | None:
+        """What the model is still to be asked."""
+        return None if self.resumed else self.content or None
+
+    @property
+    def before(self) -> RunUsage:
+        """What the conversation had used before it."""
+        return self.conversation.usage - usage_in(self.resumed) if self.resumed else self.conversation.usage
 
     @property
     def model_id(self) -> str:
@@ -165,6 +183,25 @@ class Answer:
     calls: list[dict[str, Any]] = field(default_factory=list)
 
 
+class Queue(Protocol):
+    """Carries runs that outlive their requests, see chassis/background."""
+
+    async def put(
+        self,
+        run: StartedRun,
+        session: AsyncSession,
+        /,
+        *,
+        model: str | None = None,
+        replaces: str | None = None,
+        webhook: str | None = None,
+    ) -> None:
+        """Put a run into it, in the transaction that writes its row."""
+
+    async def check_webhook(self, address: str) -> None:
+        """Raise a `RunError` unless the address may be told of a run's end."""
+
+
 class Runner:
     """Starts runs and sees them through to their end."""
 
@@ -189,7 +226,9 @@ class Runner:
         self.logs: dict[uuid.UUID, RunLog] = {}
         self.events = EventStore(sessions)
         self.clock = Clock()
+        self.queue: Queue | None = None
         self._starting = 0
+        self._in_background = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(
@@ -208,6 +247,7 @@ class Runner:
         request: str | None = None,
         model: str | None = None,
         decided: Decided | None = None,
+        queue: Callable[[StartedRun, AsyncSession], Awaitable[None]] | None = None,
     ) -> StartedRun:
         """Note the start of a run.
 
@@ -227,6 +267,7 @@ class Runner:
             request: all of the request, where more than the prompt and the above makes it another one.
             model: the model that the request wants, one of those on offer.
             decided: a person's word, with which to go on in place of a prompt.
+            queue: puts it where it is begun from later, in the background; here it is only written down.
 
         Raises:
             RunError: if there is no such agent or conversation, somebody else writes to it, no model can
@@ -235,7 +276,7 @@ class Runner:
         """
         registered = self.find_agent(agent_id, caller)
         chosen = self._models.choose(registered.agent, model)
-        with self._room(agent_id):
+        with nullcontext() if queue else self._room(agent_id):
             prompt = words(content)
             if request is None:
                 shown = [file.id for file in attachments(content) if file.id]
@@ -314,17 +355,73 @@ class Runner:
                     "agent_id": agent_id,
                     "model": run.model_id,
                     "owner": run.owner,
+                    "attempts": 0 if queue else None,
                 },
+                also=partial(queue, run) if queue else None,
             )
+            if queue:
+                return run
             self.underway[run.id] = run
             underway_runs.add(1, {"agent": agent_id})
             RUN_ID.set(run.id)
             return run
 
+    async def take_up(
+        self, work: Work, save: Callable[[Sequence[ModelMessage]], Awaitable[None]]
+    ) -> StartedRun:
+        """Begin an attempt at a run in the background, from where the ones before have come to.
+
+        Args:
+            work: which run, and what is kept of it.
+            save: keeps what was said, each time before the run goes on.
+
+        Raises:
+            RunError: if its agent, its model or its conversation isn't there any more.
+        """
+        registered, owner = self._agents.get(work.agent_id), work.caller.owner
+        if registered is None:
+            raise RunError(HTTPStatus.NOT_FOUND, f"There is no agent {work.agent_id!r} any more.")
+        model = self._models.choose(registered.agent, work.model)
+        branch = None
+        if work.replaces is not None:
+            conversation, branch = await self._find_before(work.conversation_id, work.replaces, owner)
+        else:
+            conversation, _ = await self._find(work.conversation_id, owner, create=False)
+        limit = conversation.usage.requests + self._settings.request_limit
+        # Under another run's name these messages would be taken for this attempt's.
+        said = [replace(message, run_id=None) for message in work.said]
+        left_open = await self._left_open(conversation, owner)
+        conversation.messages = [*repair_messages([*conversation.messages, *left_open]), *said]
+        conversation.usage = conversation.usage + usage_in(work.said)
+        run = StartedRun(
+            work.id,
+            work.agent_id,
+            registered.agent,
+            model,
+            work.caller,
+            work.content,
+            conversation,
+            True,
+            CancellationToken(),
+            Deps(self._sessions, work.id, work.conversation_id, owner, self._resources, in_background=True),
+            Meter(request_limit=limit),
+            self.clock.now(),
+            branch,
+            [*left_open, *work.said],
+            attempt=work.attempt,
+            resumed=work.said,
+            save=save,
+        )
+        self.underway[run.id] = run
+        self._in_background += 1
+        underway_runs.add(1, {"agent": run.agent_id})
+        RUN_ID.set(run.id)
+        return run
+
     @contextmanager
     def _room(self, agent_id: str) -> Iterator[None]:
         """Keep a place for a run that starts, or refuse it before anything is spent on it."""
-        if len(self.underway) + self._starting >= self.at_most:
+        if len(self.underway) - self._in_background + self._starting >= self.at_most:
             refused_runs.add(1, {"agent": agent_id})
             raise too_busy()
         self._starting += 1
@@ -359,7 +456,8 @@ class Runner:
 
     def options(self, run: StartedRun) -> dict[str, Any]:
         """Return what the run methods of an agent, or of an adapter for a protocol, are to be given."""
-        return {
+        checkpoints = {"capabilities": [Checkpoints(str(run.id), run.resumed, run.save)]} if run.save else {}
+        return checkpoints | {
             "output_type": self._agents[run.agent_id].output_type,
             "deferred_tool_results": run.decided.results if run.decided else None,
             # By which a run's messages are found again in its conversation.
@@ -391,7 +489,7 @@ class Runner:
         async with self._seeing_through(run):
             options = self.options(run)
             async with run.agent.run_stream_events(
-                run.content or None, conversation=run.conversation, **options
+                run.question, conversation=run.conversation, **options
             ) as events:
                 silent = True
                 async for event in events:
@@ -544,7 +642,7 @@ class Runner:
         answer = Answer(
             run,
             None if calls else _plain(result.output),
-            usage_of(result, run.conversation.usage),
+            usage_of(result, run.before, run.resumed),
             who_answered(run.model, result.new_messages()),
             calls,
         )
@@ -564,6 +662,7 @@ class Runner:
                     branch=run.branch,
                     earlier=run.earlier,
                     calls=calls,
+                    attempt=run.attempt,
                 )
         except SQLAlchemyError:
             if save or calls:
@@ -586,6 +685,11 @@ class Runner:
     async def _fail(self, run: StartedRun, error: Exception) -> RunError:
         late = run.unfinished.timed_out
         failure = timed_out() if late else explain(error)
+        if run.attempt is not None and isinstance(error, SQLAlchemyError) and not late:
+            # Another attempt finds the database in a better state.
+            logger.warning("Attempt %s at run %s ended: %s", run.attempt, run.id, failure.detail)
+            await self._end(run, RunStatus.INTERRUPTED, failure.detail)
+            return failure
         if isinstance(error, RunCancelled) and not (late or isinstance(error, RunTimedOut)):
             if run.kept and run.unfinished.wanted:
                 await self._keep(run, error.new_messages())
@@ -603,13 +707,14 @@ class Runner:
 
     async def _keep(self, run: StartedRun, messages: Sequence[ModelMessage]) -> None:
         """Store what a run that was stopped has brought, before another run of the conversation may start."""
-        usage = run.meter.used_since(run.conversation.usage)
+        usage = run.meter.used_since(run.before)
         try:
             # Whoever stopped it may be gone.
             with anyio.CancelScope(shield=True):
                 if run.unfinished.said:
                     messages = [*await run.unfinished.said(), *messages]
-                elif not (messages or run.decided):  # It was stopped before the library took note of it.
+                elif not (messages or run.decided or run.resumed):
+                    # It was stopped before the library took note of it.
                     messages = [ModelRequest([UserPromptPart(run.content)], run_id=str(run.id))]
                 messages = [*run.earlier, *messages]
                 await self._store.append(run.conversation, run.owner, messages, usage, run.branch)
@@ -619,11 +724,14 @@ class Runner:
             logger.exception("What run %s has brought could not be stored", run.id)
 
     async def _end(self, run: StartedRun, status: RunStatus, error: str) -> None:
-        usage = run.meter.used_since(run.conversation.usage)
+        usage = run.meter.used_since(run.before)
+        if run.attempt is not None and status is RunStatus.INTERRUPTED:
+            self._leave(run)  # Another attempt ends it.
+            return
         try:
             # A run that is being cancelled still gets its row written.
             with anyio.CancelScope(shield=True):
-                await self.records.end(run.id, run.caller, status, error, usage)
+                await self.records.end(run.id, run.caller, status, error, usage, run.attempt)
         except SQLAlchemyError:
             logger.exception("The end of run %s could not be written", run.id)
         finally:
@@ -638,10 +746,14 @@ class Runner:
     def _forget(
         self, run: StartedRun, status: RunStatus, usage: RunUsage, model_id: str | None = None
     ) -> None:
+        self._leave(run)
+        metrics.count(run.agent_id, model_id or run.model_id, status, self.clock.now() - run.began, usage)
+
+    def _leave(self, run: StartedRun) -> None:
         if self.underway.pop(run.id, None):
             underway_runs.add(-1, {"agent": run.agent_id})
+            self._in_background -= run.attempt is not None
         run.ended.set()
-        metrics.count(run.agent_id, model_id or run.model_id, status, self.clock.now() - run.began, usage)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Enum, ForeignKey, Index, func, text
+from sqlalchemy import ARRAY, Enum, ForeignKey, Index, Text, func, text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -59,6 +59,9 @@ class Run(Base):
         JSON(none_as_null=True), comment="calls of tools that a person was asked about"
     )
     continued_by: Mapped[uuid.UUID | None] = mapped_column(comment="the run that went on with the answer")
+    attempts: Mapped[int | None] = mapped_column(
+        comment="how often a run in the background was begun, 0 while it waits; NULL: it runs within its request"
+    )
 
     __table_args__ = (
         Index("ix_runs_conversation_id_started_at", "conversation_id", started_at.desc()),
@@ -116,3 +119,35 @@ class RunEvents(Base):
 
     # Nothing here is worth a write to the log of transactions: it is gone after a crash of PostgreSQL.
     __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 -- SQLAlchemy reads it as a plain class attribute
+
+
+class BackgroundRun(Base):
+    """What it takes to begin a run in the background, again too, in any process; gone with its end."""
+
+    __tablename__ = "background_runs"
+
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    accounts: Mapped[list[str]] = mapped_column(ARRAY(Text), comment="the keys and people that it counts for")
+    prompt: Mapped[str]
+    model: Mapped[str | None] = mapped_column(comment="the one that the request names")
+    replaces: Mapped[str | None] = mapped_column(comment="the message of the user's whose place it takes")
+    webhook: Mapped[str | None] = mapped_column(comment="the address that is told of its end")
+    messages: Mapped[str | None] = mapped_column(
+        comment="JSON: what the model and the tools have said so far"
+    )
+    handed_back: Mapped[int] = mapped_column(
+        server_default=text("0"), comment="attempts that the orderly end of their process cut off"
+    )
+
+
+class BackgroundCall(Base):
+    """A call of a tool that is to be done once, however often its run is begun; see chassis/runs/once.py."""
+
+    __tablename__ = "background_calls"
+
+    run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    tool_call_id: Mapped[str] = mapped_column(primary_key=True)
+    result: Mapped[str | None] = mapped_column(
+        comment="JSON; NULL: it was begun, and nobody knows how it ended"
+    )
+    begun_at: Mapped[datetime] = mapped_column(server_default=func.now())

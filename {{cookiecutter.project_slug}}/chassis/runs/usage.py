@@ -1,10 +1,11 @@
 """What a run uses, also one that fails and so has no result to ask for it."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_ai import AgentRunResult
-from pydantic_ai.messages import ModelResponse
+from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.usage import RunUsage, UsageLimits
 
 
@@ -28,10 +29,16 @@ class Meter(UsageLimits):
         return RunUsage() if self._usage is None else self._usage - before
 
 
-def usage_of(result: AgentRunResult[Any], before: RunUsage) -> RunUsage:
-    """Return the usage of one run, taken out of that of its whole conversation."""
+def usage_of(result: AgentRunResult[Any], before: RunUsage, resumed: Sequence[ModelMessage] = ()) -> RunUsage:
+    """Return the usage of one run, taken out of that of its whole conversation, with what it resumed."""
     usage = RunUsage(tool_calls=result.usage.tool_calls - before.tool_calls)
-    for message in result.new_messages():
+    return usage + usage_in([*resumed, *result.new_messages()])
+
+
+def usage_in(messages: Iterable[ModelMessage]) -> RunUsage:
+    """Return what the answers among the messages have cost."""
+    usage = RunUsage()
+    for message in messages:
         if isinstance(message, ModelResponse):
             usage.incr(message.usage)
             usage.requests += 1

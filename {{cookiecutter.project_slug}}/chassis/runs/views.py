@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from http import HTTPStatus
 from math import ceil
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Header, HTTPException
@@ -51,7 +51,7 @@ class RunView(BaseModel):
     agent_id: str
     conversation_id: str | None
     model: str
-    status: RunStatus
+    status: RunStatus | Literal["queued"]
     output: Any = None
     error: str | None = None
     usage: dict[str, Any] = {}
@@ -73,7 +73,7 @@ async def find_run(run_id: UUID, runner: Runner, caller: Caller) -> RunView:
     row = await runner.records.read(run_id, caller.owner)
     if row is None:
         raise no_run(run_id)
-    return _view_of(row)
+    return view_run(row)
 
 
 def send_events(
@@ -90,10 +90,14 @@ async def _events(run_id: UUID, runner: Runner, caller: Caller, after: int) -> A
     yield PING
     log = runner.logs.get(run_id)
     name = ""
-    async with aclosing(log.watch(after) if log else runner.events.watch(run_id, after)) as events:
-        async for event in events:
-            after, name = event.number, event.name
-            yield encode_event(event)
+    # Where an attempt at a run in the background doesn't end it, its next one goes on with the events elsewhere.
+    for source in (log, None) if log and log.before <= after else (None,):
+        async with aclosing(source.watch(after) if source else runner.events.watch(run_id, after)) as events:
+            async for event in events:
+                after, name = event.number, event.name
+                yield encode_event(event)
+        if name in LAST:
+            break
     if name not in LAST and (row := await runner.records.read(run_id, caller.owner)):
         # Its events were never written, or are gone; how it ended isn't.
         yield encode_event(Event(after + 1, *_ending(row)))
@@ -103,7 +107,7 @@ def render(item: StartedRun | AgentStreamEvent | Answer | RunError) -> tuple[str
     """Return the name and the data of the event that callers get; of pydantic-ai's that isn't all."""
     match item:
         case StartedRun():
-            return _event("run", _identity(item))
+            return began(item)
         case Answer():
             return _event("waiting" if item.calls else "done", view_answer(item).model_dump(mode="json"))
         case RunError():
@@ -128,6 +132,16 @@ def render(item: StartedRun | AgentStreamEvent | Answer | RunError) -> tuple[str
     return None
 
 
+def began(run: StartedRun) -> tuple[str, str]:
+    """Return the first event of a run."""
+    return _event("run", _identity(run))
+
+
+def restarted(attempt: int) -> tuple[str, str]:
+    """Return the event that a run in the background was begun again: what it said since its last tool is void."""
+    return _event("restarted", {"attempt": attempt})
+
+
 def view_answer(answer: Answer) -> RunView:
     """Return a run that has just ended well."""
     return RunView(
@@ -139,6 +153,11 @@ def view_answer(answer: Answer) -> RunView:
     )
 
 
+def view_queued(run: StartedRun) -> RunView:
+    """Return a run that waits to be carried in the background."""
+    return RunView(**_identity(run), status="queued")
+
+
 def _identity(run: StartedRun) -> dict[str, Any]:
     return {
         "run_id": str(run.id),
@@ -148,13 +167,14 @@ def _identity(run: StartedRun) -> dict[str, Any]:
     }
 
 
-def _view_of(row: Run) -> RunView:
+def view_run(row: Run) -> RunView:
+    """Return a run as its row has it."""
     return RunView(
         run_id=row.id,
         agent_id=row.agent_id,
         conversation_id=row.conversation_id,
         model=row.model,
-        status=row.status,
+        status="queued" if row.status is RunStatus.RUNNING and row.attempts == 0 else row.status,
         output=restored(row.output),
         error=row.error,
         usage=used(USAGE.validate_python(row.usage)),
@@ -165,9 +185,9 @@ def _view_of(row: Run) -> RunView:
 
 def _ending(row: Run) -> tuple[str, str]:
     if row.status in (RunStatus.WAITING, RunStatus.CONTINUED):
-        return _event("waiting", _view_of(row).model_dump(mode="json"))
+        return _event("waiting", view_run(row).model_dump(mode="json"))
     if row.status is RunStatus.SUCCEEDED:
-        return _event("done", _view_of(row).model_dump(mode="json"))
+        return _event("done", view_run(row).model_dump(mode="json"))
     status = INTERRUPTED.status if row.status is RunStatus.INTERRUPTED else HTTPStatus.CONFLICT
     return _event("error", problem(status, row.error or "The run was cancelled."))
 

@@ -1,0 +1,297 @@
+"""The worker beside the requests: it carries runs in the background, tells of their ends, and keeps the schedules."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+import httpcore2
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+from procrastinate import App, BaseRetryStrategy, RetryDecision
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chassis.background.jobs import PatientJobs, make_connector, make_pool
+from chassis.background.schedules import Schedule
+from chassis.background.settings import BackgroundSettings
+from chassis.background.webhooks import Refused, Webhooks
+from chassis.database.engine import Sessions
+from chassis.errors import RunError
+from chassis.runs.attempts import Attempts, Work, patiently, put
+from chassis.runs.events import RunLog
+from chassis.runs.records import RepeatedRun
+from chassis.runs.runner import Runner, StartedRun
+from chassis.runs.tables import RunStatus
+from chassis.runs.usage import usage_in
+from chassis.runs.views import began, render, restarted, view_run
+
+RUNS, WEBHOOKS = "agent-runs", "agent-webhooks"
+# How often a worker looks for what it wasn't told of, such as a job that another one has handed back.
+POLL_SECONDS = 2
+# How long the runs underway have to end by themselves when the process is to stop.
+GRACE_SECONDS = 5
+# How many webhooks are sent at once.
+SENDERS = 10
+LONGEST_PAUSE = 3600
+# Attempts at a run are fewer. This is for what goes wrong around them.
+MOST_TIMES = 100
+
+UNREACHABLE = (
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.TimeoutException,
+    OSError,
+    TimeoutError,
+)
+
+logger = logging.getLogger(__name__)
+meter = metrics.get_meter(__name__)
+
+
+class AtOnce(BaseRetryStrategy):
+    """A job that was cut off is done again at once, one that failed after a moment, at most so many times."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """Say when to do it again."""
+        if isinstance(exception, asyncio.CancelledError):
+            return RetryDecision(retry_in={"seconds": 0})
+        return RetryDecision(retry_in={"seconds": POLL_SECONDS}) if job.attempts < MOST_TIMES else None
+
+
+class BackOff(BaseRetryStrategy):
+    """A job is done again after 2, 4, 8, ... seconds, an hour at most, until its time is over."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """Say when to do it again."""
+        if isinstance(exception, asyncio.CancelledError):
+            return RetryDecision(retry_in={"seconds": 0})
+        pause = min(2 ** min(job.attempts + 1, 20), LONGEST_PAUSE)
+        since = float(str(job.task_kwargs["since"]))
+        return (
+            None
+            if time.time() + pause > since + self._seconds
+            else RetryDecision(retry_in={"seconds": pause})
+        )
+
+
+class NotTold(Exception):  # noqa: N818 -- it is tried again
+    """An address couldn't be told."""
+
+
+class Carrier:
+    """Takes runs that outlive their requests, and carries some of those that there are."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        sessions: Sessions,
+        settings: BackgroundSettings,
+        webhooks: Webhooks,
+        schedules: Iterable[Schedule],
+        url: URL,
+    ) -> None:
+        self._runner = runner
+        self._settings = settings
+        self._webhooks = webhooks
+        self._schedules = {schedule.name: schedule for schedule in schedules}
+        self._attempts = Attempts(sessions)
+        self._waiting = 0
+        self._pool, connector = make_pool(url), make_connector()
+        # It tells of each job, with its arguments, and of an address to be told that way.
+        logging.getLogger("procrastinate").setLevel(logging.WARNING)
+        self._app = App(connector=connector)
+        self._app.job_manager = self._jobs = PatientJobs(connector)
+        task, back_off = self._app.task, BackOff(settings.webhook_seconds)
+        self._run = task(name="agent-run", queue=RUNS, retry=AtOnce())(self._carry)
+        self._webhook = task(name="agent-webhook", queue=WEBHOOKS, retry=back_off)(self._tell)
+        schedule = task(name="agent-schedule", queue=RUNS, retry=AtOnce())(self._keep)
+        for name, declared in self._schedules.items():
+            self._app.periodic(cron=declared.cron, periodic_id=name, task_kwargs={"name": name})(schedule)
+        meter.create_observable_gauge(
+            "agent.runs.queued",
+            [self._observe],
+            description="Runs in the background that wait, of all replicas.",
+        )
+
+    async def put(
+        self,
+        run: StartedRun,
+        session: AsyncSession,
+        /,
+        *,
+        model: str | None = None,
+        replaces: str | None = None,
+        webhook: str | None = None,
+    ) -> None:
+        """Put a run into the queue, in the transaction that writes its row."""
+        await put(session, run.id, run.caller, run.content, model=model, replaces=replaces, webhook=webhook)
+        await self._put(session, self._run, run_id=str(run.id))
+
+    async def check_webhook(self, address: str) -> None:
+        """Raise a `RunError` unless the address may be told of a run's end."""
+        await self._webhooks.check(address)
+
+    @asynccontextmanager
+    async def carrying(self) -> AsyncIterator[None]:
+        """Carry runs in the background of the block; afterwards hand back those that don't end in a moment."""
+        async with self._pool, self._app.open_async(self._pool):
+            workers = [(RUNS, self._settings.background_runs)]
+            if self._settings.webhook_secrets:
+                workers.append((WEBHOOKS, SENDERS))
+            tasks = [asyncio.create_task(self._work(*worker), name=worker[0]) for worker in workers]
+            watch = asyncio.create_task(self._watch(), name="stalled jobs")
+            try:
+                yield
+            finally:
+                for task in (*tasks, watch):
+                    task.cancel()
+                await asyncio.wait((*tasks, watch), timeout=2 * GRACE_SECONDS)
+
+    async def _work(self, queue: str, concurrency: int) -> None:
+        stale = self._settings.stale_seconds
+        while True:
+            try:
+                await self._app.run_worker_async(
+                    queues=[queue],
+                    name=queue,
+                    concurrency=concurrency,
+                    install_signal_handlers=False,
+                    fetch_job_polling_interval=POLL_SECONDS,
+                    update_heartbeat_interval=stale / 3,
+                    stalled_worker_timeout=10 * stale,
+                    shutdown_graceful_timeout=GRACE_SECONDS,
+                    delete_jobs="always",
+                )
+            except ConnectorException as error:
+                logger.warning("The database failed: %s", error.__cause__)
+            except Exception:
+                logger.exception("The worker of %s failed", queue)
+            await asyncio.sleep(1)
+
+    async def _watch(self) -> None:
+        """Give to others what a process had that is silent, and take note of how many runs wait."""
+        while True:
+            await asyncio.sleep(self._settings.stale_seconds / 3)
+            try:
+                if stalled := await self._jobs.hand_out_stalled(self._settings.stale_seconds):
+                    logger.warning("%s jobs of a process that is gone begin again", stalled)
+                self._waiting = await self._jobs.count_waiting(RUNS)
+            except ConnectorException as error:
+                logger.warning("The database failed: %s", error.__cause__)
+
+    def _observe(self, options: CallbackOptions) -> Sequence[Observation]:
+        return [Observation(self._waiting)]
+
+    async def _carry(self, run_id: str) -> None:
+        """Make an attempt at a run, unless it has ended; where it has by then, tell whoever is to be told."""
+        if work := await self._attempts.take(UUID(run_id)):
+            if work.failures < self._settings.background_attempts:
+                await self._attempt(work)
+            else:
+                times = f"{work.failures} times" if work.failures > 1 else "once"
+                detail = f"The process that carried the run ended before it {times}, so it isn't begun again."
+                await self._fail(work, RunError(HTTPStatus.SERVICE_UNAVAILABLE, detail, final=True))
+        await self._attempts.finish(UUID(run_id), partial(self._put_webhook, UUID(run_id)))
+
+    async def _attempt(self, work: Work) -> None:
+        save = partial(self._attempts.save, work.id, work.attempt)
+        try:
+            run = await self._runner.take_up(work, save)
+        except RunError as failure:
+            await self._fail(work, failure)
+            return
+        log = await self._open_log(work)
+        try:
+            log.append(*restarted(work.attempt) if log.before else began(run))
+            async for item in self._runner.stream(run):
+                if event := render(item):
+                    log.append(*event)
+        except RunError as failure:
+            row = await patiently(lambda: self._runner.records.read(work.id, work.caller.owner))
+            if row is not None and row.status is RunStatus.RUNNING:
+                if row.attempts == work.attempt:
+                    raise  # It is for another attempt to end it.
+            elif event := render(failure):
+                log.append(*event)
+        except asyncio.CancelledError:
+            with suppress(SQLAlchemyError):
+                await asyncio.shield(self._attempts.hand_back(work.id))
+            raise
+        finally:
+            log.close()
+
+    async def _fail(self, work: Work, failure: RunError) -> None:
+        logger.warning("Run %s failed: %s", work.id, failure.detail)
+        usage, end = usage_in(work.said), self._runner.records.end
+        await patiently(
+            lambda: end(work.id, work.caller, RunStatus.FAILED, failure.detail, usage, work.attempt)
+        )
+
+    async def _open_log(self, work: Work) -> RunLog:
+        events, logs = self._runner.events, self._runner.logs
+        if last := logs.get(work.id):
+            await patiently(lambda: events.write([(work.id, last)]))
+        log = RunLog(before=await patiently(lambda: events.count(work.id)))
+        logs[work.id] = log
+        return log
+
+    async def _put_webhook(self, run_id: UUID, owner: str, session: AsyncSession, address: str) -> None:
+        if self._settings.webhook_secrets:
+            told = {"run_id": str(run_id), "owner": owner, "address": address, "since": time.time()}
+            await self._put(session, self._webhook, **told)
+
+    async def _put(self, session: AsyncSession, task: Any, **arguments: Any) -> None:
+        """Put a job into its queue, in the session's transaction."""
+        connection = (await (await session.connection()).get_raw_connection()).driver_connection
+        try:
+            await task.configure(connection=connection).defer_async(**arguments)
+        except ConnectorException as error:
+            raise RunError(HTTPStatus.SERVICE_UNAVAILABLE, "The database can't be reached.") from error
+
+    async def _tell(self, run_id: str, owner: str, address: str, since: float) -> None:
+        """Tell an address that a run has ended."""
+        row = await self._runner.records.read(UUID(run_id), owner)
+        if row is None:
+            return  # It was deleted meanwhile.
+        view = view_run(row).model_dump(mode="json")
+        ended = row.finished_at or datetime.now(UTC)
+        payload = {"type": f"run.{row.status}", "timestamp": ended.isoformat(), "data": view}
+        try:
+            status = await self._webhooks.send(address, f"msg_{run_id}", payload)
+        except Refused as reason:
+            logger.warning("Nobody is told of the end of run %s: %s", run_id, reason)
+            return
+        except UNREACHABLE as error:
+            raise NotTold(f"The address couldn't be reached: {type(error).__name__}") from None
+        if status == HTTPStatus.GONE:
+            logger.warning("Nobody is told of the end of run %s: the address answers with 410", run_id)
+        elif not 200 <= status < 300:
+            raise NotTold(f"The address answers with {status}")
+
+    async def _keep(self, timestamp: int, name: str) -> None:
+        """Ask what a schedule says, once for each of its times."""
+        if (schedule := self._schedules.get(name)) is None:
+            return  # An older version of the service had it.
+        queue = partial(self.put, webhook=schedule.webhook)
+        key = f"schedule {name} {timestamp}"
+        try:
+            with suppress(RepeatedRun):
+                await self._runner.start(
+                    schedule.agent, schedule.caller, schedule.input, idempotency_key=key, queue=queue
+                )
+        except RunError as failure:
+            logger.warning("The schedule %s was not kept: %s", name, failure.detail)
+            raise

@@ -1,0 +1,65 @@
+"""Settings of runs in the background, and of the webhooks that tell of their end."""
+
+import base64
+import binascii
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+
+from chassis.environment import EnvironmentSettings
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 -- what secrets begin with
+SHORTEST = 24  # bytes, as the specification says
+
+
+def _words(value: Any) -> Any:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+def _secrets(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            secret = base64.b64decode(value.removeprefix(SECRET_PREFIX), validate=True)
+        except binascii.Error:
+            secret = b""
+        if not value.startswith(SECRET_PREFIX) or len(secret) < SHORTEST:
+            # Not the value itself: it is a secret.
+            raise ValueError(
+                f"write {SECRET_PREFIX} and at least {SHORTEST} random bytes in base64, as of: openssl rand -base64 32"
+            )
+    return values
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+
+
+class BackgroundSettings(EnvironmentSettings):
+    """What holds for runs in the background."""
+
+    model_config = ConfigDict(alias_generator=lambda name: f"AGENT_{name}".upper(), populate_by_name=True)
+
+    background: bool = Field(default=False, description="whether there are any")
+    background_runs: int = Field(
+        default=20,
+        gt=0,
+        description="that a process has underway at once, beside those of requests; more wait",
+    )
+    background_attempts: int = Field(
+        default=3, gt=0, description="how often a run is begun whose process died, before it counts as failed"
+    )
+    stale_seconds: float = Field(default=30, gt=0, description="after which a silent process counts as dead")
+    webhook_secrets: Annotated[Words, AfterValidator(_secrets)] = Field(
+        default=(), description="what webhooks are signed with; several while one replaces another"
+    )
+    webhook_hosts: Words = Field(
+        default=(), description="HOST or HOST:PORT that may be private, and told without TLS"
+    )
+    webhook_seconds: float = Field(default=86_400, gt=0, description="for how long an end is told again")
+
+    @model_validator(mode="after")
+    def _webhooks_of_something(self) -> Self:
+        if self.webhook_secrets and not self.background:
+            raise ValueError(
+                "AGENT_WEBHOOK_SECRETS tells of runs in the background: set AGENT_BACKGROUND=True"
+            )
+        return self

@@ -1,0 +1,173 @@
+"""Runs in the background as rows: put there, begun by whichever process, gone on with by another, and done.
+
+Each time that a run is begun `runs.attempts` grows. What an earlier attempt writes after that counts for nothing, be it
+that its process was only cut off and still goes on.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic_ai.exceptions import RunCancelled
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    UserContent,
+    UserPromptPart,
+)
+from sqlalchemy import CursorResult, insert, text, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from chassis.conversations.store import messages_json
+from chassis.database.engine import Sessions
+from chassis.database.jsonb import restore_text
+from chassis.keys.caller import Caller
+from chassis.runs.tables import BackgroundRun
+from chassis.users.accounts import Account
+
+# How long to wait before the database is asked again that couldn't be reached.
+PAUSE_SECONDS = 1
+OUTAGE = (OperationalError, PoolTimeoutError)
+
+TAKE = text("""
+    UPDATE runs SET attempts = attempts + 1, alive_at = now() FROM background_runs AS work
+    WHERE runs.id = :run_id AND work.run_id = runs.id AND runs.status = 'running'
+    RETURNING runs.id, attempts, handed_back, agent_id, conversation_id, owner, accounts, prompt, work.model,
+        replaces, messages
+""")
+SAVE = text("""
+    UPDATE background_runs SET messages = :messages FROM runs
+    WHERE run_id = :run_id AND runs.id = run_id AND runs.status = 'running' AND runs.attempts = :attempt
+""")
+FINISH = text("""
+    DELETE FROM background_runs USING runs
+    WHERE run_id = :run_id AND runs.id = run_id AND runs.status <> 'running' RETURNING owner, webhook
+""")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run that an attempt was begun at: which one it is, and how many of them went wrong before."""
+
+    id: uuid.UUID
+    attempt: int
+    failures: int
+    agent_id: str
+    conversation_id: str
+    caller: Caller
+    content: str | Sequence[UserContent]
+    model: str | None
+    replaces: str | None
+    said: Sequence[ModelMessage]
+
+
+async def put(
+    session: AsyncSession,
+    run_id: uuid.UUID,
+    caller: Caller,
+    content: str | Sequence[UserContent],
+    *,
+    model: str | None,
+    replaces: str | None,
+    webhook: str | None,
+) -> None:
+    """Write what it takes to begin a run, in the transaction that writes its row."""
+    await session.execute(
+        insert(BackgroundRun).values(
+            run_id=run_id,
+            accounts=sorted(account.id for account in caller.accounts),
+            prompt=messages_json([ModelRequest([UserPromptPart(content)])]),
+            model=model,
+            replaces=replaces,
+            webhook=webhook,
+        )
+    )
+
+
+class Attempts:
+    """Reads and writes `background_runs`; waits where the database can't be reached."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def take(self, run_id: uuid.UUID) -> Work | None:
+        """Begin an attempt at a run; None where it has ended."""
+
+        async def write() -> Any:
+            async with self._sessions.begin() as session:
+                return (await session.execute(TAKE, {"run_id": run_id})).one_or_none()
+
+        if (row := await patiently(write)) is None:
+            return None
+        accounts = tuple(Account(account) for account in row.accounts)
+        said = ModelMessagesTypeAdapter.validate_json(restore_text(row.messages)) if row.messages else []
+        return Work(
+            row.id,
+            row.attempts,
+            row.attempts - row.handed_back - 1,
+            row.agent_id,
+            row.conversation_id,
+            Caller(row.owner, accounts),
+            _content(row.prompt),
+            row.model,
+            row.replaces,
+            said,
+        )
+
+    async def save(self, run_id: uuid.UUID, attempt: int, messages: Sequence[ModelMessage]) -> None:
+        """Keep what was said so far, from where another attempt goes on.
+
+        Raises:
+            RunCancelled: if the run was cancelled, or another attempt at it was begun.
+        """
+        values = {"run_id": run_id, "attempt": attempt, "messages": messages_json(messages)}
+
+        async def write() -> bool:
+            async with self._sessions.begin() as session:
+                written: CursorResult[Any] = await session.execute(SAVE, values)  # type: ignore[assignment]
+            return bool(written.rowcount)
+
+        if not await patiently(write):
+            raise RunCancelled("The run was cancelled, or goes on elsewhere.")
+
+    async def hand_back(self, run_id: uuid.UUID) -> None:
+        """Say that this attempt didn't go wrong, but was cut off by the orderly end of its process."""
+        table = BackgroundRun
+        handed = update(table).where(table.run_id == run_id).values(handed_back=table.handed_back + 1)
+        async with self._sessions.begin() as session:
+            await session.execute(handed)
+
+    async def finish(
+        self, run_id: uuid.UUID, tell: Callable[[str, AsyncSession, str], Awaitable[None]]
+    ) -> None:
+        """Forget what it took to begin a run, if it has ended, and in the same transaction `tell` who asked to be told."""
+
+        async def write() -> None:
+            async with self._sessions.begin() as session:
+                row = (await session.execute(FINISH, {"run_id": run_id})).one_or_none()
+                if row and row.webhook:
+                    await tell(row.owner, session, row.webhook)
+
+        await patiently(write)
+
+
+def _content(prompt: str) -> str | Sequence[UserContent]:
+    [request] = ModelMessagesTypeAdapter.validate_json(restore_text(prompt))
+    [part] = request.parts
+    return part.content if isinstance(part, UserPromptPart) else ""
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the database until it can be reached."""
+    while True:
+        try:
+            return await ask()
+        except OUTAGE:
+            await asyncio.sleep(PAUSE_SECONDS)

@@ -1,0 +1,40 @@
+"""What a run in the background keeps on its way, so that another attempt needn't ask or do again what was."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic_ai import CallToolsNode, ModelRequestNode, RunContext
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import ModelMessage, ModelRequest, RetryPromptPart, ToolReturnPart
+
+from chassis.agents.deps import Deps
+
+
+@dataclass
+class Checkpoints(AbstractCapability[Deps]):
+    """Hands over all that was said since a run's prompt, before tools are called and before the model is asked again.
+
+    `resumed` is what an earlier attempt had kept: the beginning of it.
+    """
+
+    run_id: str
+    resumed: Sequence[ModelMessage]
+    save: Callable[[Sequence[ModelMessage]], Awaitable[None]]
+
+    async def before_node_run(self, ctx: RunContext[Deps], *, node: Any) -> Any:
+        """Hand it over where something new was said."""
+        if isinstance(node, CallToolsNode) and node.model_response.tool_calls:
+            await self.save(self._said(ctx.messages))
+        elif isinstance(node, ModelRequestNode) and any(
+            isinstance(part, ToolReturnPart | RetryPromptPart) for part in node.request.parts
+        ):
+            await self.save([*self._said(ctx.messages), replace(node.request, run_id=self.run_id)])
+        return node
+
+    def _said(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+        new = [message for message in messages if message.run_id == self.run_id]
+        # A request that a run is resumed with counts as its own.
+        if self.resumed and isinstance(self.resumed[-1], ModelRequest):
+            del new[:1]
+        return [*self.resumed, *new]
