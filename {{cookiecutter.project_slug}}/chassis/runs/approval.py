@@ -14,10 +14,12 @@ from uuid import UUID
 from pydantic import BaseModel, Field, StrictBool, StringConstraints, ValidationError, model_validator
 from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, RunContext, ToolApproved, ToolDenied
 from pydantic_ai.messages import ModelRequest, ToolReturnPart
+from pydantic_ai.toolsets import FunctionToolset
 
 from chassis.agents.deps import Deps
 from chassis.database.jsonb import restored, storable
 from chassis.errors import RunError
+from chassis.runs.arguments import what_is_wrong
 from chassis.runs.tables import Run, RunStatus
 
 # What the model is told when something else was asked before anybody has decided.
@@ -177,16 +179,22 @@ async def _check_arguments(
 ) -> None:
     for toolset in agent.toolsets:
         tool = (await toolset.get_tools(context)).get(name)
-        if tool is not None:
-            try:
-                tool.args_validator.validate_python(arguments)
-            except ValidationError as error:
-                wrong = "; ".join(
-                    f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}"
-                    for item in error.errors()
-                )
-                raise _unfit(f"The arguments for {call_id!r} don't fit the tool {name!r}: {wrong}") from None
-            return
+        if tool is None:
+            continue
+        try:
+            tool.args_validator.validate_python(arguments)
+            wrong = (
+                ""
+                if isinstance(toolset, FunctionToolset)
+                else what_is_wrong(arguments, tool.tool_def.parameters_json_schema)
+            )
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}" for item in error.errors()
+            )
+        if wrong:
+            raise _unfit(f"The arguments for {call_id!r} don't fit the tool {name!r}: {wrong}")
+        return
 
 
 def _unfit(detail: str) -> RunError:

@@ -235,6 +235,34 @@ def test_what_was_approved_is_done_once_even_if_the_answer_fails(
     assert paid(ledger) == [5]
 
 
+def test_the_same_by_another_protocol(replicas: list[httpx.Client], ledger: Path) -> None:
+    here, there = replicas
+    run = waiting(here, ledger, verb="break")
+    answer = submit(run["conversation_id"], approval_of(run))
+    told = chunks(there.post("/v1/agents/clerk/vercel", json=answer))
+    assert told[-1]["type"] == "error" or "error" in {chunk["type"] for chunk in told}
+    conversation = here.get(f"/v1/conversations/{run['conversation_id']}").json()
+    assert conversation["messages"][-1]["content"] == "Paid 5."
+    check_problem(decide(here, run), 409, "decided already")
+    on = {"input": "Well?", "conversation_id": run["conversation_id"]}
+    assert here.post(RUNS, json=on).json()["output"] == "Heard 2: Well?"
+    assert paid(ledger) == [5]
+
+
+def test_it_is_stopped_after_the_decision(replicas: list[httpx.Client], ledger: Path, database: URL) -> None:
+    here, there = replicas
+    run = waiting(here, ledger, verb="stall")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(decide, there, run)
+        wait_for(lambda: paid(ledger), seconds=30)
+        on = there.get(f"/v1/runs/{run['run_id']}").json()["continued_by"]
+        here.post(f"/v1/runs/{on}/cancel").raise_for_status()
+        check_problem(answer.result(), 409, "cancelled")
+    conversation = here.get(f"/v1/conversations/{run['conversation_id']}").json()
+    assert conversation["messages"][-1]["content"] == "Paid 5."
+    assert [row.status for row in run_rows(database, run["conversation_id"])] == ["continued", "cancelled"]
+
+
 def test_the_process_is_killed_after_the_decision(
     database: URL, logs: Path, model: dict[str, str], replicas: list[httpx.Client], ledger: Path
 ) -> None:

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from sqlalchemy import URL
 
 from chassis.mcp.config import read_server
+from chassis.runs.arguments import what_is_wrong
 from chassis.settings import SettingsError
 from chassis.testing.client import check_problem, wait_for
 from chassis.testing.service import Server, clean_env, running, service, serving
@@ -107,8 +110,14 @@ def test_the_model_is_told_what_fails(with_tools: httpx.Client) -> None:
 def test_approval(with_tools: httpx.Client) -> None:
     run = ask(with_tools, "shop", 'call shop_pay {"amount": 3}').json()
     assert (run["status"], run["calls"][0]["name"]) == ("waiting", "shop_pay")
-    decision = {"id": run["calls"][0]["id"], "approve": True, "arguments": {"amount": 4}}
-    done = with_tools.post(f"/v1/runs/{run['run_id']}/decisions", json={"decisions": [decision]}).json()
+
+    def decide(**arguments: Any) -> httpx.Response:
+        decision = {"id": run["calls"][0]["id"], "approve": True, "arguments": arguments}
+        return with_tools.post(f"/v1/runs/{run['run_id']}/decisions", json={"decisions": [decision]})
+
+    check_problem(decide(amount="x"), 422, "the tool 'shop_pay': amount: 'x' is not of type 'integer'")
+    check_problem(decide(), 422, "'amount' is a required property")
+    done = decide(amount=4).json()
     assert done["output"] == "The tool said: Paid 4."
 
 
@@ -234,6 +243,21 @@ def test_no_secret_is_told(tmp_path: Path) -> None:
     assert TOKEN not in str(refused.value)
 
 
+def test_what_a_schema_refers_to_is_not_fetched() -> None:
+    asked: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        schema = {"properties": {"x": {"$ref": f"http://127.0.0.1:{server.server_port}/schema"}}}
+        assert what_is_wrong({"x": 1}, schema) == ""
+        server.shutdown()
+    assert asked == []
+
+
 def test_variables_are_filled_in(tmp_path: Path) -> None:
     path = tmp_path / "mcp.json"
     entry = {"command": "${TOOL:-uvx}", "args": ["${A}", "$B"], "env": {"KEY": "${A}${EMPTY:-}"}}
@@ -248,7 +272,7 @@ def test_variables_are_filled_in(tmp_path: Path) -> None:
 
 
 def test_without_a_server_nothing_of_it_is_loaded() -> None:
-    program = "import sys, chassis.tests.app; print([m for m in ('mcp', 'fastmcp', 'chassis.mcp') if m in sys.modules])"
+    program = "import sys, chassis.tests.app; print([m for m in ('mcp', 'fastmcp', 'jsonschema', 'chassis.mcp') if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], env=clean_env(), capture_output=True, text=True, check=True
     )
