@@ -35,6 +35,23 @@ seen.edited = chat.shown();
 await chat.sendMessage({ text: 'Who am I?' });
 seen.last = chat.shown();
 
+// Approves one call of a tool and denies another, and goes on without a word on a third.
+const asks = new Chat(process.argv[2]);
+async function ask(approved, reason) {
+  await asks.sendMessage({ text: 'Please change the title' });
+  const { approval } = asks.lastMessage.parts.find(({ state }) => state === 'approval-requested');
+  if (approved === undefined) return;
+  await asks.addToolApprovalResponse({ id: approval.id, approved, reason });
+  await asks.sendMessage();
+}
+await ask(true);
+seen.approved = asks.shown();
+await ask(false, 'Not now.');
+seen.denied = asks.shown();
+await ask();
+await asks.sendMessage({ text: 'Never mind' });
+seen.undecided = asks.shown();
+
 const refused = new Chat(process.argv[2].replace('/assistant/', '/nobody/'));
 await refused.sendMessage({ text: 'Hello' });
 seen.refused = refused.shown();

@@ -58,3 +58,16 @@ def test_client_asks_asks_again_and_edits(workspace: Workspace, node: Path) -> N
         seen["last"]["messages"][-1]
     )
     assert question["id"] == seen["edited"]["messages"][0]["id"]
+
+    # A tool that needs approval: done where there is one, told why not, and left where something else is asked.
+    [approved] = [
+        part for part in seen["approved"]["messages"][-1]["parts"] if part["type"] == "tool-change_title"
+    ]
+    assert approved["state"] == "output-available"
+    assert "It is called 'Please change the title' now." in text_of(seen["approved"]["messages"][-1])
+    [denied] = [
+        part for part in seen["denied"]["messages"][-1]["parts"] if part["type"] == "tool-change_title"
+    ]
+    assert denied["state"] == "output-denied"
+    assert "Not now." in text_of(seen["denied"]["messages"][-1])
+    assert "You said: Never mind" in text_of(seen["undecided"]["messages"][-1])

@@ -118,7 +118,7 @@ async def stream(
         conversation_id=conversation_id,
         create=True,
         model=services.model,
-        decided=await _decided(adapter, runner, caller, conversation_id),
+        decided=await _decided(adapter, runner, caller, conversation_id, loaded),
     )
     # A client that is stopped goes away, and goes on showing what it has.
     run.unfinished.wanted = True
@@ -131,8 +131,13 @@ async def stream(
     )
 
 
-async def _decided(adapter: Adapter, runner: Runner, caller: Caller, conversation_id: str) -> Decided | None:
-    """Return the person's word that the request brings on what the conversation waits for, if it brings one."""
+async def _decided(
+    adapter: Adapter, runner: Runner, caller: Caller, conversation_id: str, loaded: Sequence[ModelMessage]
+) -> Decided | None:
+    """Return the person's word that the request brings on what the conversation waits for, if it brings one.
+
+    A client that sends all messages each time sends what was decided before too, which counts no more.
+    """
     try:
         results = adapter.deferred_tool_results
     except UserError as error:
@@ -140,10 +145,15 @@ async def _decided(adapter: Adapter, runner: Runner, caller: Caller, conversatio
     if results is None:
         return None
     waiting = await runner.records.read_waiting(conversation_id, caller.owner)
-    if waiting is None:
+    asked = {call["id"] for call in waiting.calls or ()} if waiting else set()
+    results.approvals = {call: word for call, word in results.approvals.items() if call in asked}
+    if waiting and results.approvals:
+        return await runner.decide(waiting, results, caller)
+    if not any(isinstance(part, UserPromptPart) for part in _parts(new_turn(loaded))):
         detail = "The conversation waits for no decision: there was one already, or it went on without."
         raise RunError(HTTPStatus.CONFLICT, detail, final=True)
-    return await runner.decide(waiting, results, caller)
+    adapter.deferred_tool_results = None
+    return None
 
 
 async def _check_results(

@@ -244,8 +244,10 @@ def test_the_same_by_another_protocol(replicas: list[httpx.Client], ledger: Path
     conversation = here.get(f"/v1/conversations/{run['conversation_id']}").json()
     assert conversation["messages"][-1]["content"] == "Paid 5."
     check_problem(decide(here, run), 409, "decided already")
-    on = {"input": "Well?", "conversation_id": run["conversation_id"]}
-    assert here.post(RUNS, json=on).json()["output"] == "Heard 2: Well?"
+    # The client sends what was decided along for ever.
+    on = submit(run["conversation_id"], approval_of(run), message("Well?"))
+    told = chunks(here.post("/v1/agents/clerk/vercel", json=on))
+    assert "".join(chunk["delta"] for chunk in told if chunk["type"] == "text-delta") == "Heard 2: Well?"
     assert paid(ledger) == [5]
 
 
