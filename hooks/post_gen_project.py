@@ -46,6 +46,7 @@ REMOVED = {
         "agents/knowledge.py",
         "chassis/knowledge",
         "chassis/tests/agents/knowledge.py",
+        "chassis/tests/test_bucket.py",
         "chassis/tests/test_documents.py",
         "chassis/tests/test_knowledge.py",
         "db/migrations/versions/2026_11_26_0720-e4a1c8f70b36_knowledge.py",

@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from chassis.database.engine import sync_engine
+from chassis.knowledge import bucket
 from chassis.knowledge import tables as stored
 from chassis.knowledge.demonstration import DEMONSTRATION
 from chassis.knowledge.embeddings import Embeddings, current_embeddings
@@ -109,8 +110,15 @@ def batches(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         yield keys[start : start + BATCH]
 
 
-def _shown(path: Path) -> str:
-    return os.fsencode(path).decode(errors="replace")
+def _shown(path: Readable) -> str:
+    return os.fsencode(path.as_posix()).decode(errors="replace")
+
+
+def _is_under(name: str, path: str) -> bool:
+    if name.startswith(bucket.SCHEME) or path.startswith(bucket.SCHEME):
+        path = path.rstrip("/")
+        return name == path or name.startswith(f"{path}/")
+    return Path(name).is_relative_to(path)
 
 
 def _reason(error: Exception) -> str:
@@ -121,23 +129,28 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or "is not UTF-8"
 
 
-def find(paths: Iterable[Path]) -> list[Path]:
-    """Return the files under the paths that can be read, without hidden ones.
+def find(paths: Iterable[str]) -> list[Readable]:
+    """Return the files under the paths, or addresses of buckets, that can be read, without hidden ones.
 
     Raises:
         IngestError: where a path isn't there, or there is nothing to read.
     """
     found: set[Path] = set()
-    for path in paths:
+    objects: list[Readable] = []
+    for name in paths:
+        if name.startswith(bucket.SCHEME):
+            objects += bucket.find(name)
+            continue
+        path = Path(name)
         if not path.exists():
             raise IngestError(f"There is no file or folder {_shown(path)}.")
         for file in [path] if path.is_file() else path.rglob("*"):
             hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
             if file.suffix.lower() in SUFFIXES and file.is_file() and not hidden:
                 found.add(file)
-    if not found:
+    if not found and not objects:
         raise IngestError(f"There is nothing to read: no file that ends in {', '.join(SUFFIXES)}.")
-    return sorted(found)
+    return [*sorted(found), *objects]
 
 
 class Ingestion:
@@ -150,7 +163,7 @@ class Ingestion:
         self._engine = engine
         self._model = model
 
-    def run(self, files: Sequence[Path], *, reembed: bool) -> Iterator[str]:
+    def run(self, files: Sequence[Readable], *, reembed: bool) -> Iterator[str]:
         """Write what is new or changed; for each file that is done with yield "", or why it can't be read.
 
         Raises:
@@ -204,7 +217,7 @@ class Ingestion:
                 f"{self._model.name}: set KNOWLEDGE_EMBEDDINGS={other}, or make all anew with --reembed."
             )
 
-    def prune(self, paths: Sequence[Path], files: Sequence[Path]) -> None:
+    def prune(self, paths: Sequence[str], files: Sequence[Readable]) -> None:
         """Remove the documents under the paths whose files are gone."""
         document = stored.Document
         with self._engine.begin() as connection:
@@ -223,7 +236,7 @@ class Ingestion:
             gone = sorted(
                 source
                 for source, name in there.items()
-                if name not in kept and any(Path(name).is_relative_to(path) for path in paths)
+                if name not in kept and any(_is_under(name, path) for path in paths)
             )
             connection.execute(delete(document).where(document.source.in_(gone)))
         self.counts["removed"] += len(gone)
@@ -308,7 +321,7 @@ class Ingestion:
         return True
 
 
-def ingest(paths: Sequence[Path], *, prune: bool, reembed: bool, place: Place | None = None) -> bool:
+def ingest(paths: Sequence[str], *, prune: bool, reembed: bool, place: Place | None = None) -> bool:
     """Ingest the files under the paths and tell of it; return whether all of them could be read."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
     files, model = find(paths), current_embeddings()
@@ -352,7 +365,10 @@ def main(arguments: Sequence[str]) -> int:
         prog="python -m chassis ingest", description="Give the knowledge agent documents."
     )
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help=f"a folder, or a file: {', '.join(SUFFIXES)}"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help=f"a folder, a file ({', '.join(SUFFIXES)}), or s3://BUCKET/PREFIX",
     )
     parser.add_argument(
         "--prune", action="store_true", help="remove documents whose files under PATH are gone"
