@@ -1,5 +1,7 @@
 """The events of the AG-UI protocol, checked by its own classes."""
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,6 +14,7 @@ from sqlalchemy import URL
 
 from chassis.testing.client import SSE, ask, check_problem, run_rows, wait_for
 from chassis.testing.provider import SECRET
+from chassis.tests.files import data_url, png
 from chassis.tests.service import create_key
 from chassis.tests.test_approval import ledger, order, paid, replicas
 
@@ -229,3 +232,27 @@ def test_nobody_decides_for_another(locked: httpx.Client, database: URL, ledger:
     check_problem(locked.post(CLERK, json=resumed, headers=bob), 409, "waits for no decision")
     assert paid(ledger) == []
     assert said(events(locked.post(CLERK, json=resumed, headers=ada))) == "The tool said: Paid 5."
+
+
+def test_a_picture_is_kept_apart_from_its_message(scripted: httpx.Client, provider: httpx.Client) -> None:
+    def shown(data: bytes, media_type: str = "image/png") -> dict[str, Any]:
+        source = {"type": "data", "value": base64.b64encode(data).decode(), "mimeType": media_type}
+        parts = [{"type": "text", "text": "look"}, {"type": "image", "source": source}]
+        return {"id": uuid4().hex, "role": "user", "content": parts}
+
+    thread = uuid4().hex
+    found = events(scripted.post(AG_UI, json=run_input(thread, shown(png(88)))))
+    assert said(found).startswith("Heard 1: look")
+    [question, _] = scripted.get(f"/v1/conversations/{thread}").json()["messages"]
+    [attached] = question["attachments"]
+    assert scripted.get(f"/v1/attachments/{attached['id']}/content").content == png(88)
+    assert (
+        said(events(scripted.post(AG_UI, json=run_input(thread, message("and now?"))))) == "Heard 2: and now?"
+    )
+    assert data_url(png(88)) in json.dumps(provider.get("/last").json()["messages"])
+    for data, media_type, words in (
+        (b"PK\x03\x04", "image/png", "nothing that is known"),
+        (png(), "image/gif", "said to be image/gif, but is image/png"),
+    ):
+        refused = scripted.post(AG_UI, json=run_input(uuid4().hex, shown(data, media_type)))
+        check_problem(refused, 422, words)

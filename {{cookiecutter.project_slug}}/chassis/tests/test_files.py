@@ -132,6 +132,7 @@ def strict(database: URL, logs: Path, model: dict[str, str]) -> Iterator[httpx.C
         "API_FILE_MAX_COUNT": "2",
         "API_FILE_REQUEST_BYTES": "1500",
         "API_FILE_OWNER_BYTES": "4000",
+        "API_FILE_URLS": "True",
         "API_KEYS_REQUIRED": "True",
     }
     with serving(logs / "strict", database, **limits, **model) as client:
@@ -166,6 +167,31 @@ def test_limits(strict: httpx.Client, database: URL) -> None:
     form = strict.post("/v1/attachments", files={"file": b"x"}, headers=other)
     check_problem(form, 415, "not a form")
     check_problem(strict.post("/v1/attachments", content=bytes(9_000_001)), 413, "Send a smaller file.")
+
+
+def test_addresses_are_passed_on_only_where_that_is_wanted(
+    strict: httpx.Client, dev: httpx.Client, provider: httpx.Client, database: URL
+) -> None:
+    """Of pictures, and by reference: nothing is fetched here."""
+    strict.headers["Authorization"] = f"Bearer {create_key(database)}"
+
+    def send(client: httpx.Client, url: str, media_type: str) -> httpx.Response:
+        part = {"type": "file", "mediaType": media_type, "url": url}
+        message = {"id": "1", "role": "user", "parts": [part]}
+        body = {"id": uuid4().hex, "trigger": "submit-message", "messages": [message]}
+        return client.post("/v1/agents/assistant/vercel", json=body)
+
+    picture = "https://a.example/cat.png"
+    assert send(strict, picture, "image/png").is_success
+    assert messages_sent(provider)[-1]["content"][0]["image_url"]["url"] == picture
+    for client, url, media_type in (
+        (dev, picture, "image/png"),
+        (strict, "http://a.example/cat.png", "image/png"),
+        (strict, "https://a.example/a.pdf", "application/pdf"),
+    ):
+        check_problem(
+            send(client, url, media_type), 422, "A file's address isn't fetched: send the file itself"
+        )
 
 
 # Questions with files
