@@ -72,8 +72,10 @@ def kind_of(data: bytes, said: str, name: str, taken: Collection[str]) -> str:
         wanted = said if said in TEXTS else BY_EXTENSION.get(PurePosixPath(name).suffix.lower(), "")
         found = wanted if wanted in TEXTS and wanted in taken else "text/plain"
     if found is None:
-        what = f"of {said}" if said not in UNKNOWN else "in its contents"
-        raise ValueError(f"nothing that is known was found {what}: send {_listed(taken)}")
+        if said in UNKNOWN:
+            raise ValueError(f"it is of no known kind: send {_listed(taken)}")
+        why = "but its contents aren't" if said in taken else "which isn't taken"
+        raise ValueError(f"it is said to be {said}, {why}: send {_listed(taken)}")
     if found not in taken:
         raise ValueError(f"it is {found}, which isn't taken: send {_listed(taken)}")
     return found

@@ -251,7 +251,7 @@ def test_a_picture_is_kept_apart_from_its_message(scripted: httpx.Client, provid
     )
     assert data_url(png(88)) in json.dumps(provider.get("/last").json()["messages"])
     for data, media_type, words in (
-        (b"PK\x03\x04", "image/png", "nothing that is known"),
+        (b"PK\x03\x04", "image/png", "said to be image/png, but its contents aren't"),
         (png(), "image/gif", "said to be image/gif, but is image/png"),
     ):
         refused = scripted.post(AG_UI, json=run_input(uuid4().hex, shown(data, media_type)))

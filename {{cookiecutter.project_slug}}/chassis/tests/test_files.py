@@ -75,14 +75,18 @@ def test_a_file_is_what_is_in_it(data: bytes, said: str, name: str, kind: str) -
 @pytest.mark.parametrize(
     ("data", "said", "words"),
     [
-        (b"MZ\x90\0\x03", "", "nothing that is known was found in its contents: send image/png"),
-        (b"PK\x03\x04\x14\0", "application/zip", "found of application/zip"),
-        (b"\0\0\0\x18ftypheic", "image/heic", "found of image/heic"),
+        (b"MZ\x90\0\x03", "", "it is of no known kind: send image/png"),
+        (
+            b"PK\x03\x04\x14\0",
+            "application/zip",
+            "said to be application/zip, which isn't taken: send image/png",
+        ),
+        (b"\0\0\0\x18ftypheic", "image/heic", "said to be image/heic, which isn't taken"),
         (b"just words", "image/png", "said to be image/png, but its contents are text"),
         (b"just words", "application/pdf", "said to be application/pdf"),
-        (b"a\0b", "text/plain", "nothing that is known"),
-        (b"a\x1b[2Jb", "text/plain", "nothing that is known"),
-        ("ä".encode("latin-1"), "text/plain", "nothing that is known"),
+        (b"a\0b", "text/plain", "said to be text/plain, but its contents aren't"),
+        (b"a\x1b[2Jb", "text/plain", "said to be text/plain, but its contents aren't"),
+        ("ä".encode("latin-1"), "text/plain", "said to be text/plain, but its contents aren't"),
     ],
 )
 def test_what_is_not_taken_is_told(dev: httpx.Client, data: bytes, said: str, words: str) -> None:

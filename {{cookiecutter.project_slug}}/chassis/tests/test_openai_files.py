@@ -78,7 +78,7 @@ def test_a_file_of_an_earlier_turn_that_is_not_taken_is_left_out(
     [
         ([picture("https://a.example/cat.png")], "A file's address isn't fetched: send the file itself"),
         ([picture("http://169.254.169.254/latest/meta-data")], "isn't fetched"),
-        ([picture("data:image/png;base64,AA==")], "nothing that is known|said to be"),
+        ([picture("data:image/png;base64,AA==")], "said to be image/png, but its contents aren't"),
         ([picture("data:image/png,AA")], "can't be read: send the file as a data: URL"),
         ([picture("file:///etc/passwd")], "can't be read"),
         ([document("data:application/pdf;base64,UEsDBA==", "x.pdf")], "'x.pdf' isn't taken"),

@@ -330,7 +330,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"input": []}, 422, "input", "at least 1 item"),
     ({"input": [HI, CALL, RESULT]}, 422, "input", "'function_call_output'"),
     ({"input": [HI, CALL, RESULT, {"role": "system", "content": "x"}]}, 422, "input", "'function_call_output'"),
-    ({"input": [{"role": "user", "content": [PICTURE]}]}, 422, "input", "said to be image/png|nothing that is known"),
+    ({"input": [{"role": "user", "content": [PICTURE]}]}, 422, "input", "said to be image/png, but its contents"),
     ({"input": [HI, ANSWER, {"role": "user", "content": [{"type": "input_file"}]}]}, 422, "input", "'input_file'"),
     ({"input": [{"role": "system", "content": "x"}]}, 400, "input", "must be the user's"),
     ({"input": [HI, {"type": "item_reference", "id": "msg_1"}, GO_ON]}, 404, "input", "'msg_1' not found"),

@@ -164,7 +164,7 @@ def test_photos_of_a_whole_history_fit(scripted: httpx.Client) -> None:
         ("http://127.0.0.1/x.png", "A file's address isn't fetched"),
         ("http://169.254.169.254/latest/meta-data/x.png", "A file's address isn't fetched"),
         (data_url(b"GIF89a"), "it is said to be image/png, but is image/gif"),
-        (data_url(b"PK\x03\x04"), "nothing that is known was found"),
+        (data_url(b"PK\x03\x04"), "said to be image/png, but its contents aren't"),
     ],
 )
 def test_file_that_would_be_left_out_is_refused(
