@@ -28,7 +28,6 @@ from chassis.keys.caller import Caller
 from chassis.retention import belongings
 from chassis.runs.runner import Runner
 from chassis.settings import ChassisError
-from chassis.telemetry import TelemetrySettings
 from chassis.users.accounts import Account
 
 Report: TypeAlias = EvaluationReport[Any, Any, Any]
@@ -48,8 +47,8 @@ async def evaluate(options: argparse.Namespace, loaded: Mapping[str, Cases], las
     Raises:
         ChassisError: where there is no such agent, or no such model.
     """
-    _see_tools()
     async with _service(app) as state:
+        _see_tools()
         if unknown := [name for name in loaded if name not in state["agents"]]:
             known = ", ".join(state["agents"]) or "none"
             raise ChassisError(f"{unknown[0]}.yaml is of no agent. Agents are: {known}. Rename or remove it.")
@@ -143,7 +142,8 @@ def count(report: Report) -> tuple[int, int]:
 
 def _see_tools() -> None:
     """Record the spans of runs for the evaluators that look at them, such as ToolCorrectness; in memory alone."""
-    if not TelemetrySettings.from_env().sends:
+    # Unless the service sends them somewhere already, as its settings say.
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
         trace.set_tracer_provider(TracerProvider())
         Agent.instrument_all(InstrumentationSettings())
 

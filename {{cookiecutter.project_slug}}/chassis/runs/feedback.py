@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, StringConstraints
 from sqlalchemy import and_, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -16,7 +16,6 @@ from chassis.database.engine import Sessions
 from chassis.http.dependencies import SessionsOf
 from chassis.keys.authentication import CallerOf
 from chassis.runs import metrics
-from chassis.runs.records import no_conversation
 from chassis.runs.tables import Run, RunFeedback, Thumb
 from chassis.runs.views import RunnerOf, RunView, no_run
 
@@ -101,7 +100,7 @@ async def list_feedback(
     async with sessions() as session:
         rows = (await session.execute(query)).all()
     if not rows:
-        raise no_conversation(conversation_id)
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no conversation {conversation_id!r}.")
     return FeedbackList(feedback=[Feedback(**row._asdict()) for row in rows if row.run_id])
 
 
