@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from statistics import median
+from typing import Any
 
 from report import Measurements, Row, report
 from servers import PEERS, Bench, Service, free_port, open_bench, ratio_row
@@ -32,28 +33,50 @@ def fetched(_: Bench) -> dict[str, str]:
     return {"OTEL_EXPORTER_PROMETHEUS_PORT": str(free_port())}
 
 
-# What the feature needs in the environment, and how much more CPU time a run may take with it, where that is promised.
-# A feature that is unused, or switched off, gets a line with 1.05.
-FEATURES: Mapping[str, tuple[Callable[[Bench], Mapping[str, str]], float | None]] = {
-    "nothing": (lambda _: {}, 1.05),
-    "prometheus": (fetched, None),
-    "traces": (sending, None),
-    "content": (sending_content, None),
+# A tool that nobody calls.
+ASKING = """
+
+@AGENT.tool_plain(requires_approval=%s)
+def erase(name: str) -> str:
+    \"\"\"Erase what has this name.\"\"\"
+    return f"{name} is erased"
+"""
+
+
+def approval(bench: Bench, wanted: bool = True) -> dict[str, Any]:
+    """Return what serves the agent with one more tool, that needs a person's approval or doesn't."""
+    return {"folder": bench.changed("agents/assistant.py", ASKING % wanted)}
+
+
+def nothing(_: Bench) -> dict[str, Any]:
+    """Return what serves the workspace as it is."""
+    return {}
+
+
+Variant = Callable[[Bench], Mapping[str, Any]]
+# What serves the feature, what serves the same without it, and how much more CPU time a run may take, where that is
+# promised. A feature that is unused, or switched off, gets a line with 1.05.
+FEATURES: Mapping[str, tuple[Variant, Variant, float | None]] = {
+    "nothing": (nothing, nothing, 1.05),
+    "approval": (approval, partial(approval, wanted=False), 1.05),
+    "prometheus": (fetched, nothing, None),
+    "traces": (sending, nothing, None),
+    "content": (sending_content, nothing, None),
 }
 
 
 def with_and_without(
-    bench: Bench, turns: int, name: str, settings: Callable[[Bench], Mapping[str, str]], goal: float | None
+    bench: Bench, turns: int, name: str, ours: Variant, base: Variant, goal: float | None
 ) -> Iterator[Row]:
     """Compare a run's CPU time, and runs a second, with those of the service that lacks the feature."""
-    services = (bench.ours(f"with_{name}", **settings(bench)), bench.ours(f"without_{name}"))
+    services = (bench.ours(f"with_{name}", **ours(bench)), bench.ours(f"without_{name}", **base(bench)))
     for service in services:
         bench.load(service, SECONDS)
     pairs = [[measure(bench, service) for service in services] for _ in range(turns)]
-    ours, base = (tuple(map(median, zip(*side, strict=True))) for side in zip(*pairs, strict=True))
+    mine, floor = (tuple(map(median, zip(*side, strict=True))) for side in zip(*pairs, strict=True))
     what = f"run with {name} ÷ without"
-    yield ratio_row(what, "ms", ours[0], base[0], goal, figure="CPU time of a run")
-    yield ratio_row(what, "per second", ours[1], base[1])
+    yield ratio_row(what, "ms", mine[0], floor[0], goal, figure="CPU time of a run")
+    yield ratio_row(what, "per second", mine[1], floor[1])
     for service in services:
         service.stop()
 
@@ -66,8 +89,8 @@ def measure(bench: Bench, service: Service) -> tuple[float, float]:
 
 
 MEASUREMENTS: Measurements[Bench] = {
-    name: (partial(with_and_without, name=name, settings=settings, goal=goal), 7)
-    for name, (settings, goal) in FEATURES.items()
+    name: (partial(with_and_without, name=name, ours=ours, base=base, goal=goal), 7)
+    for name, (ours, base, goal) in FEATURES.items()
 }
 
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -94,11 +95,21 @@ class Bench:
             **variables,
         }
 
-    def ours(self, name: str, model: str = "fake", **variables: str) -> Service:
-        """Start the workspace on a database of its own."""
+    def ours(
+        self, name: str, model: str = "fake", *, folder: Path | None = None, **variables: str
+    ) -> Service:
+        """Start the workspace, or a changed copy of it in this folder, on a database of its own."""
         env = self.env(name, AGENT_MODEL=f"openai-chat:{model}", **variables)
         cost_of([alembic_of(self.workspace), *UPGRADE], self.workspace, env)
-        return self.serve(self.python, self.workspace, "api.main:app", env, RUNS)
+        return self.serve(self.python, folder or self.workspace, "api.main:app", env, RUNS)
+
+    def changed(self, file: str, more: str) -> Path:
+        """Copy the workspace, with more at the end of one of its files, and return the folder."""
+        folder = self.workshop.folder / f"changed{self.count()}"
+        shutil.copytree(self.workspace, folder, ignore=shutil.ignore_patterns(".venv", ".postgres"))
+        with (folder / file).open("a", encoding="utf-8") as text:
+            text.write(more)
+        return folder
 
     @cached_property
     def _agno(self) -> Path:
