@@ -17,6 +17,8 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from procrastinate import App, BaseRetryStrategy, RetryDecision
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
+from pydantic_ai.exceptions import RunCancelled
+from pydantic_ai.messages import ModelMessage
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -207,9 +209,8 @@ class Carrier:
         await self._attempts.finish(UUID(run_id), partial(self._put_webhook, UUID(run_id)))
 
     async def _attempt(self, work: Work) -> None:
-        save = partial(self._attempts.save, work.id, work.attempt)
         try:
-            run = await self._runner.take_up(work, save)
+            run = await self._runner.take_up(work, partial(self._save, work))
         except RunError as failure:
             await self._fail(work, failure)
             return
@@ -232,6 +233,15 @@ class Carrier:
             raise
         finally:
             log.close()
+
+    async def _save(self, work: Work, messages: Sequence[ModelMessage]) -> None:
+        if await self._attempts.save(work.id, work.attempt, messages):
+            return
+        row = await patiently(lambda: self._runner.records.read(work.id, work.caller.owner))
+        run = self._runner.underway.get(work.id)
+        if run and row and row.status is RunStatus.CANCELLED:
+            run.unfinished.wanted = True
+        raise RunCancelled("The run was cancelled, or goes on elsewhere.")
 
     async def _fail(self, work: Work, failure: RunError) -> None:
         logger.warning("Run %s failed: %s", work.id, failure.detail)

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic_ai.exceptions import RunCancelled
 from pydantic_ai.messages import (
     ModelMessage,
     ModelMessagesTypeAdapter,
@@ -121,11 +120,10 @@ class Attempts:
             said,
         )
 
-    async def save(self, run_id: uuid.UUID, attempt: int, messages: Sequence[ModelMessage]) -> None:
+    async def save(self, run_id: uuid.UUID, attempt: int, messages: Sequence[ModelMessage]) -> bool:
         """Keep what was said so far, from where another attempt goes on.
 
-        Raises:
-            RunCancelled: if the run was cancelled, or another attempt at it was begun.
+        Return whether this one may: not where the run was cancelled, or another attempt at it was begun.
         """
         values = {"run_id": run_id, "attempt": attempt, "messages": messages_json(messages)}
 
@@ -134,8 +132,7 @@ class Attempts:
                 written: CursorResult[Any] = await session.execute(SAVE, values)  # type: ignore[assignment]
             return bool(written.rowcount)
 
-        if not await patiently(write):
-            raise RunCancelled("The run was cancelled, or goes on elsewhere.")
+        return await patiently(write)
 
     async def hand_back(self, run_id: uuid.UUID) -> None:
         """Say that this attempt didn't go wrong, but was cut off by the orderly end of its process."""

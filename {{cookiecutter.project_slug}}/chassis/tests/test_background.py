@@ -238,6 +238,9 @@ def test_run_is_stopped_from_anywhere(replicas: Replicas) -> None:
         assert end(one, path)["status"] == "cancelled"
         # What carried it has let go of it.
         wait_for(partial(is_idle, one, two), 30)
+        conversation = one.get(path).json()["conversation_id"]
+        said = one.get(f"/v1/conversations/{conversation}").json()["messages"]
+        assert said[0]["content"].startswith("call look")
 
 
 def test_process_that_dies_is_replaced(replicas: Replicas, logs: Path) -> None:
