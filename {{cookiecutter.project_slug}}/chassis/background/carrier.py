@@ -222,10 +222,11 @@ class Carrier:
                     log.append(*event)
         except RunError as failure:
             row = await patiently(lambda: self._runner.records.read(work.id, work.caller.owner))
-            if row is not None and row.status is RunStatus.RUNNING:
-                if row.attempts == work.attempt:
-                    raise  # It is for another attempt to end it.
-            elif event := render(failure):
+            if row and row.attempts != work.attempt:
+                return  # Another attempt tells of it.
+            if row and row.status is RunStatus.RUNNING:
+                raise  # It is for another attempt to end it.
+            if event := render(failure):
                 log.append(*event)
         except asyncio.CancelledError:
             with suppress(SQLAlchemyError):

@@ -97,7 +97,8 @@ SUCCEED = text("""
     )
     SELECT (SELECT count(*) FROM head), (SELECT count(*) FROM ended)
 """)
-# What was used counts, whoever ended the run; its row stays as whoever cancelled it wrote it.
+# What was used counts, whoever ended the run; its row stays as whoever cancelled it wrote it. In the background the
+# last attempt counts for all.
 END = text("""
     WITH ended AS (
         UPDATE runs SET finished_at = coalesce(finished_at, now()), usage = CAST(:usage AS jsonb),
@@ -109,6 +110,7 @@ END = text("""
     INSERT INTO api_key_usage AS day (owner, day, runs, requests, input_tokens, output_tokens, cost)
     SELECT account, (now() AT TIME ZONE 'UTC')::date, 1, :requests, :input_tokens, :output_tokens, :cost
     FROM unnest(CAST(:accounts AS text[])) AS account
+    WHERE NOT EXISTS (SELECT FROM runs WHERE id = :run_id AND attempts IS DISTINCT FROM :attempt)
     ON CONFLICT (owner, day) DO UPDATE SET runs = day.runs + 1,
         requests = day.requests + excluded.requests,
         input_tokens = day.input_tokens + excluded.input_tokens,

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -243,22 +244,35 @@ def test_run_is_stopped_from_anywhere(replicas: Replicas) -> None:
         assert said[0]["content"].startswith("call look")
 
 
-def test_process_that_dies_is_replaced(replicas: Replicas, logs: Path) -> None:
-    """Many runs, of which some are in a process that is killed: each ends once, and books once."""
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_process_that_dies_is_replaced(replicas: Replicas, how: signal.Signals) -> None:
+    """Many runs, of which some are in a process that is killed: each ends once, and books once.
+
+    Also where it only seems to be dead, and goes on when others have done its work.
+    """
     one, two = replicas.clients
     name = uuid4().hex
-    with replicas.third("killed") as third, httpx.Client(base_url=third.address, timeout=30) as client:
+    with (
+        replicas.third(how.name) as third,
+        httpx.Client(base_url=third.address, timeout=30) as client,
+        ExitStack() as afterwards,
+    ):
+        afterwards.callback(third.process.send_signal, signal.SIGCONT)
         orders: dict[str, str] = {}
         while len(orders) < MANY or is_idle(client):
             line = f"{name}-{len(orders)}"
             orders[line] = put(one, f'call book {{"line": "{line}", "seconds": {TOOL_SECONDS}}}')
         wait_for(lambda: sum(line.startswith(name) for line in replicas.lines()) == len(orders), 60)
         assert not is_idle(client)
-        third.process.send_signal(signal.SIGKILL)
+        third.process.send_signal(how)
         killed = time.monotonic()
         ended = {line: end(one, path) for line, path in orders.items()}
         # As silent as told, a third of that until it is looked for, and what it then takes, on a slow machine.
         assert time.monotonic() - killed < STALE_SECONDS * 4 / 3 + TOOL_SECONDS + 20 + MANY
+        if how is signal.SIGSTOP:
+            third.process.send_signal(signal.SIGCONT)
+            wait_for(partial(is_idle, client), 60)
+            assert ended == {line: one.get(path).json() for line, path in orders.items()}
     assert {run["status"] for run in ended.values()} == {"succeeded"}
     assert {
         line: count for line, count in replicas.lines().items() if line.startswith(name)
@@ -271,6 +285,8 @@ def test_process_that_dies_is_replaced(replicas: Replicas, logs: Path) -> None:
     assert len(again) >= answers[True]
     for run_id, attempts in again:
         assert attempts == 2
+        if how is signal.SIGSTOP:
+            continue  # It may have told what it did on its own.
         events = parse_events(two.get(f"/v1/runs/{run_id}/events").text)
         assert [event.id for event in events] == list(range(1, len(events) + 1))
         names = [event.name for event in events]
