@@ -36,7 +36,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "private, max-age=3600, immutable",
+    "Cache-Control": "private, max-age=3600",
+    "Vary": "Authorization, X-User-ID",
 }
 
 

@@ -16,7 +16,6 @@ from chassis.conversations.tables import Conversation
 from chassis.database.base import Base
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import restored
-from chassis.files.tables import ApiFile
 from chassis.keys.tables import ApiKeyUsage
 from chassis.retention import portions
 from chassis.runs.tables import Run
@@ -24,7 +23,8 @@ from chassis.runs.tables import Run
 # Known by its name, as to Alembic: the package that imports every table of the service's own.
 TABLES = "db.tables"
 CONVERSATIONS = cast("Table", Conversation.__table__)
-FILES = cast("Table", ApiFile.__table__)
+# Of which a row may be megabytes: how many are read at once.
+LARGE = {"api_files": 1, "documents": 10}
 RUNS, USAGE = cast("Table", Run.__table__), cast("Table", ApiKeyUsage.__table__)
 
 
@@ -77,7 +77,7 @@ async def erase(sessions: Sessions, owner: str, *, with_usage: bool = False) -> 
 async def _pages(sessions: Sessions, table: Table, column: str, owner: str) -> AsyncIterator[dict[str, Any]]:
     """Yield the rows, without keeping a connection for as long as their reader takes."""
     key, after = list(table.primary_key.columns), None
-    portion = 1 if table is FILES else portions.PORTION  # each may be large
+    portion = LARGE.get(table.name, portions.PORTION)
     while True:
         query = select(table).where(table.c[column] == owner).order_by(*key)
         if key:  # else there is no order to go on in
