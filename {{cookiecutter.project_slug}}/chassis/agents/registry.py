@@ -1,7 +1,7 @@
 """The agents of a package: each module or package in it that sets `AGENT` is one, under its own name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType
@@ -23,7 +23,10 @@ class RegisteredAgent:
     description: str
     agent: Agent[Deps, Any]
     # What its runs may end with, where that isn't the agent's own: see chassis/agents/approval.py.
-    output_type: Any = None
+    output_type: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output_type", output_type_of_runs(self.id, self.agent))
 
 
 Agents = Mapping[str, RegisteredAgent]
@@ -38,8 +41,6 @@ def find_agents(package: ModuleType) -> Agents:
     }
     agents = {name: module.AGENT for name, module in modules.items() if hasattr(module, "AGENT")}
     return {
-        name: RegisteredAgent(
-            name, agent.name or name, agent.description or "", agent, output_type_of_runs(name, agent)
-        )
+        name: RegisteredAgent(name, agent.name or name, agent.description or "", agent)
         for name, agent in agents.items()
     }

@@ -42,6 +42,12 @@ async def look(line: str, seconds: float = 0) -> str:
     return await note(line, seconds)
 
 
+@agent.tool_plain(requires_approval=True)
+async def pay(line: str) -> str:
+    """Write a line, once a person has agreed."""
+    return await note(line, 0)
+
+
 cron = os.environ.get("SCHEDULE")
 app = create_app(
     agents={"assistant": RegisteredAgent("assistant", "Bookkeeper", "", agent)},

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pydantic_ai import Agent
 
-from chassis.agents.approval import output_type_of_runs
 from chassis.agents.deps import Deps
 from chassis.agents.registry import RegisteredAgent
 from chassis.app import create_app
@@ -35,9 +34,6 @@ def time_convert_time() -> str:
 
 
 app = create_app(
-    agents={
-        name: RegisteredAgent(name, name, "", agent, output_type_of_runs(name, agent))
-        for name, agent in MADE.items()
-    },
+    agents={name: RegisteredAgent(name, name, "", agent) for name, agent in MADE.items()},
     default_model="openai:gpt-6.1-terra",
 )

@@ -35,6 +35,7 @@ from chassis.settings import SettingsError
 from chassis.testing.client import RUNS, SSE, ask, check_problem, parse_events, release, wait_for
 from chassis.testing.service import clean_env, service, unreachable, upgrade
 from chassis.tests import background_app
+from chassis.tests.files import png
 from chassis.tests.test_load import slow, told
 
 APP = "chassis.tests.background_app:app"
@@ -126,7 +127,7 @@ def replicas(new_database: Callable[[], URL], logs: Path, settings: dict[str, st
         yield Replicas((first, second), start, url, Path(settings["LEDGER"]))
 
 
-def put(client: httpx.Client, words: str, conversation_id: str | None = None, **body: str) -> str:
+def put(client: httpx.Client, words: str, conversation_id: str | None = None, **body: Any) -> str:
     """Have it run in the background, and return where it is found."""
     asked = {"input": words, "conversation_id": conversation_id, **body}
     response = client.post(RUNS, json=asked, headers=ASYNC)
@@ -228,6 +229,39 @@ def test_same_rules_hold(replicas: Replicas, provider: httpx.Client) -> None:
     assert end(one, held.headers["Location"])["status"] == "succeeded"
     answered = ask(two, "hold 3 it", conversation, headers=key)
     assert (answered.status_code, answered.json()["status"]) == (200, "succeeded")
+
+
+def test_files_go_with_it(replicas: Replicas, provider: httpx.Client) -> None:
+    one, two = replicas.clients
+    file = one.post("/v1/attachments?name=a.png", content=png()).json()["id"]
+    run = end(two, put(one, "what is it?", attachments=[file]))
+    assert run["output"] == "Heard 1: what is it?"
+    asked = provider.get("/last").json()["messages"][-1]["content"]
+    assert [part["type"] for part in asked] == ["text", "image_url"]
+    said = two.get(f"/v1/conversations/{run['conversation_id']}").json()["messages"]
+    assert [found["id"] for found in said[0]["attachments"]] == [file]
+
+
+def test_a_person_is_waited_for(replicas: Replicas, receiver: Receiver) -> None:
+    one, two = replicas.clients
+    first, second = uuid4().hex, uuid4().hex
+    told_at = f"{receiver.address}/{first}"
+    path = put(one, f'call pay {{"line": "{first}"}}', webhook=told_at)
+    run = end(two, path)
+    assert run["status"] == "waiting"
+    [call] = run["calls"]
+    wait_for(lambda: any(path[-36:].encode() in body for _, body in receiver.heard), 30)
+    [told_of] = [json.loads(body) for _, body in receiver.heard if path[-36:].encode() in body]
+    assert (told_of["type"], told_of["data"]["calls"]) == ("run.waiting", run["calls"])
+    assert parse_events(two.get(f"{path}/events").text)[-1].name == "waiting"
+    word = {"decisions": [{"id": call["id"], "approve": True}]}
+    assert two.post(f"{path}/decisions", json=word).json()["status"] == "succeeded"
+    # Whoever asks something else instead goes on without.
+    left = put(one, f'call pay {{"line": "{second}"}}', run["conversation_id"])
+    assert end(two, left)["status"] == "waiting"
+    assert end(one, put(two, "never mind", run["conversation_id"]))["output"].endswith("never mind")
+    assert one.get(left).json()["status"] == "cancelled"
+    assert (replicas.lines()[first], replicas.lines()[second]) == (1, 0)
 
 
 def test_run_is_stopped_from_anywhere(replicas: Replicas) -> None:
