@@ -170,7 +170,7 @@ def test_a_decision_counts_against_the_limits(locked: httpx.Client, database: UR
     run = waiting(locked, ledger, headers=shown)
     check_problem(decide(locked, run, headers=shown), 429, "The key's limit is reached")
     # Nothing was done, and it waits all the same.
-    assert locked.get(f"/v1/runs/{run['run_id']}", headers=shown).json() == run
+    assert locked.get(f"/v1/runs/{run['run_id']}", headers=shown).json() == run | {"feedback": None}
     assert paid(ledger) == []
 
 
