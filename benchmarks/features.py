@@ -4,6 +4,7 @@ The service with the feature and the service without it, in turns, on one Postgr
 Prints a Markdown table of ratios of medians. The first row is the service against itself: what is within that is noise.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -48,6 +49,19 @@ def approval(bench: Bench, wanted: bool = True) -> dict[str, Any]:
     return {"folder": bench.changed("agents/assistant.py", ASKING % wanted)}
 
 
+def background(_: Bench) -> dict[str, Any]:
+    """Return the setting by which runs may outlive their requests; none asks for it."""
+    return {"AGENT_BACKGROUND": "True"}
+
+
+def described(bench: Bench) -> dict[str, Any]:
+    """Return what serves a workspace that describes an MCP server, which no agent names."""
+    folder = bench.changed("agents/mcp.json", "")
+    servers = {"time": {"command": "mcp-server-time"}}
+    (folder / "agents/mcp.json").write_text(json.dumps({"mcpServers": servers}), encoding="utf-8")
+    return {"folder": folder}
+
+
 def nothing(_: Bench) -> dict[str, Any]:
     """Return what serves the workspace as it is."""
     return {}
@@ -59,6 +73,8 @@ Variant = Callable[[Bench], Mapping[str, Any]]
 FEATURES: Mapping[str, tuple[Variant, Variant, float | None]] = {
     "nothing": (nothing, nothing, 1.05),
     "approval": (approval, partial(approval, wanted=False), 1.05),
+    "background": (background, nothing, 1.05),
+    "mcp": (described, nothing, 1.05),
     "prometheus": (fetched, nothing, None),
     "traces": (sending, nothing, None),
     "content": (sending_content, nothing, None),

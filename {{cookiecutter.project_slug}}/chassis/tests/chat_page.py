@@ -93,6 +93,11 @@ def ask(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
+def wait_in(page: Page, holds: str) -> None:
+    """Wait until an expression holds in the page. Only a function may be asked again: the page's policy allows no `eval`."""
+    page.wait_for_function(f"() => {holds}")
+
+
 def answers(page: Page) -> Locator:
     return page.locator(".answer .text")
 

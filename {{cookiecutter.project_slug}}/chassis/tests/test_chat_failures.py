@@ -26,6 +26,7 @@ from chassis.tests.chat_page import (
     footers,
     message_box,
     opening,
+    wait_in,
 )
 from chassis.tests.service import create_key, keys_command, service
 
@@ -264,7 +265,7 @@ def test_a_key_that_ends_is_asked_for_again(browser: Browser, locked: httpx.Clie
     expect(conversations(page)).to_have_count(1)
     page.get_by_role("button", name="Forget API key").click()
     expect(field).to_be_visible()
-    page.wait_for_function("sessionStorage.length === 0")
+    wait_in(page, "sessionStorage.length === 0")
     expect(answers(page)).to_have_count(0)
     page.close()
 

@@ -14,7 +14,7 @@ from sqlalchemy import URL
 from chassis.testing import service
 from chassis.testing.service import Server
 from chassis.tests import chat_page
-from chassis.tests.chat_page import answers, ask, footers, message_box, opening
+from chassis.tests.chat_page import answers, ask, footers, message_box, opening, wait_in
 from chassis.tests.test_conversations import ASKED
 
 playwright, browser, page = chat_page.playwright, chat_page.browser, chat_page.page
@@ -104,9 +104,9 @@ def test_what_is_wide_moves_within_itself(
         found.locator("math").or_(found).first.wait_for()
         # Colours and formulas come after the text.
         within = f"document.querySelector('.answer .text {box}')"
-        page.wait_for_function(f"{within}.scrollWidth > {within}.clientWidth")
+        wait_in(page, f"{within}.scrollWidth > {within}.clientWidth")
         for wide in ("document.documentElement", "document.getElementById('view')"):
-            page.wait_for_function(f"{wide}.scrollWidth <= {PHONE['width']}")
+            wait_in(page, f"{wide}.scrollWidth <= {PHONE['width']}")
         # With the keyboard too.
         found.focus()
         page.keyboard.press("ArrowRight")
@@ -258,10 +258,8 @@ def test_escape_stops(page: Page) -> None:
 
 def wait_for_the_end(page: Page) -> None:
     """What comes in takes the view along a moment later."""
-    page.wait_for_function(
-        "({ scrollHeight: all, scrollTop: top, clientHeight: seen }) => all - top - seen < 60",
-        arg=page.locator("#view").element_handle(),
-    )
+    view = "document.getElementById('view')"
+    wait_in(page, f"{view}.scrollHeight - {view}.scrollTop - {view}.clientHeight < 60")
 
 
 def test_who_reads_further_up_stays_there(page: Page) -> None:

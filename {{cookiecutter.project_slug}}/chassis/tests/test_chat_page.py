@@ -17,7 +17,17 @@ from chassis.http.settings import ApiSettings
 from chassis.testing.client import release
 from chassis.testing.service import Server
 from chassis.tests import chat_page
-from chassis.tests.chat_page import HELD, TICKS, Wire, answers, ask, conversations, footers, message_box
+from chassis.tests.chat_page import (
+    HELD,
+    TICKS,
+    Wire,
+    answers,
+    ask,
+    conversations,
+    footers,
+    message_box,
+    wait_in,
+)
 from chassis.tests.service import create_key
 
 playwright, browser, page = chat_page.playwright, chat_page.browser, chat_page.page
@@ -264,9 +274,9 @@ def test_a_phone_has_all_of_it_in_a_drawer(page: Page) -> None:
 def test_it_is_dark_where_people_like_it_dark(page: Page) -> None:
     brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
     page.emulate_media(color_scheme="light")
-    page.wait_for_function(f"Math.min(...{brightness}) > 200")
+    wait_in(page, f"Math.min(...{brightness}) > 200")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"Math.max(...{brightness}) < 60")
+    wait_in(page, f"Math.max(...{brightness}) < 60")
 
 
 def test_the_key_is_asked_for_and_kept_in_the_tab_only(

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 from chassis.chat.routes import secure
 from chassis.testing.service import Server
 from chassis.tests import chat_page
-from chassis.tests.chat_page import PATIENCE, answers, ask, conversations, footers, message_box
+from chassis.tests.chat_page import PATIENCE, answers, ask, conversations, footers, message_box, wait_in
 from chassis.tests.openid import AUDIENCE, CLIENT, Provider, providing
 from chassis.tests.service import create_key, service
 
@@ -137,7 +137,7 @@ def test_who_signs_in_may_ask_until_signing_out(
                 "id_token_hint": id_token,
             },
         )
-        page.wait_for_function("sessionStorage.length === 0")
+        wait_in(page, "sessionStorage.length === 0")
         expect(answers(page)).to_have_count(0)
         page.go_back()
         expect(answers(page)).to_have_count(0)
@@ -199,7 +199,7 @@ def test_a_failed_sign_in_says_why_and_loses_nothing(
         expect(page.get_by_role("dialog")).to_be_hidden()
         expect(message_box(page)).to_have_value("Half a que")
         assert page.url.endswith(hash_)
-        page.wait_for_function("sessionStorage.length === 0")
+        wait_in(page, "sessionStorage.length === 0")
         assert len([path for path, _ in issuer.seen if path == "/authorize"]) == 1
         issuer.behave()
         in_notice(page).click()
@@ -275,7 +275,7 @@ def test_a_sign_in_that_does_not_count_is_no_loop(
         page.keyboard.press("Enter")
         ask(page, "Hello")
         expect(answers(page)).to_have_text("Heard 1: Hello")
-        page.wait_for_function(f"{STORED} === null")
+        wait_in(page, f"{STORED} === null")
 
 
 def test_an_api_key_still_does(browser: Browser, guarded: Server, issuer: Provider, database: URL) -> None:
@@ -303,7 +303,7 @@ def test_an_api_key_still_does(browser: Browser, guarded: Server, issuer: Provid
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Forget API key")).to_be_visible()
         expect(page.get_by_role("button", name="Sign out")).to_be_hidden()
-        page.wait_for_function(f"{STORED} === null")
+        wait_in(page, f"{STORED} === null")
 
 
 def test_where_no_key_is_needed_one_may_sign_in(browser: Browser, free: Server, issuer: Provider) -> None:
@@ -326,7 +326,7 @@ def test_where_no_key_is_needed_one_may_sign_in(browser: Browser, free: Server, 
         expect(answers(page)).to_have_text("Heard 1: Mine")
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("button", name="Sign in")).to_be_visible()
-        page.wait_for_function("sessionStorage.length === 0")
+        wait_in(page, "sessionStorage.length === 0")
 
 
 @pytest.fixture
