@@ -829,6 +829,10 @@ def _let_runs_wait() -> None:
 
     Statement by statement, so that no lock is held for long, and first, so that all of it can be run again.
     """
+    # What is built concurrently waits for all that is underway in the database, be it another project's.
+    has_rows = op.get_context().as_sql or bool(
+        op.get_bind().scalar(sa.text("SELECT EXISTS (SELECT FROM runs)"))
+    )
     with op.get_context().autocommit_block():
         op.execute("ALTER TYPE run_status ADD VALUE IF NOT EXISTS 'waiting'")
         op.execute("ALTER TYPE run_status ADD VALUE IF NOT EXISTS 'continued'")
@@ -847,13 +851,15 @@ def _let_runs_wait() -> None:
             ),
             if_not_exists=True,
         )
+        # One that was cut off is there, half-made.
+        for index in ("ix_runs_conversation_id_calls", "uq_runs_owner_idempotency_key_new"):
+            op.drop_index(index, "runs", postgresql_concurrently=has_rows, if_exists=True)
         op.create_index(
             "ix_runs_conversation_id_calls",
             "runs",
             ["conversation_id"],
             postgresql_where=sa.text("calls IS NOT NULL"),
-            postgresql_concurrently=True,
-            if_not_exists=True,
+            postgresql_concurrently=has_rows,
         )
         # Under its own name only once the one before is gone.
         op.create_index(
@@ -864,10 +870,11 @@ def _let_runs_wait() -> None:
             postgresql_where=sa.text(
                 "idempotency_key IS NOT NULL AND status NOT IN ('failed', 'cancelled', 'interrupted')"
             ),
-            postgresql_concurrently=True,
-            if_not_exists=True,
+            postgresql_concurrently=has_rows,
         )
-        op.drop_index("uq_runs_owner_idempotency_key", "runs", postgresql_concurrently=True, if_exists=True)
+        op.drop_index(
+            "uq_runs_owner_idempotency_key", "runs", postgresql_concurrently=has_rows, if_exists=True
+        )
         op.execute("ALTER INDEX uq_runs_owner_idempotency_key_new RENAME TO uq_runs_owner_idempotency_key")
 
 
