@@ -56,10 +56,11 @@ async def _configure(connection: AsyncConnection[Any]) -> None:
 
 def make_pool(url: URL) -> AsyncConnectionPool[Any]:
     """Make a pool of the engine's own on the service's database; it is to be opened, and needs no server for that."""
+    # Not as a text: libpq reads some names and passwords otherwise than SQLAlchemy writes them.
+    _, options = url.get_dialect()().create_connect_args(url)
     return AsyncConnectionPool(
-        url.set(drivername="postgresql").render_as_string(hide_password=False),
         # As chassis/database/engine.py says of poolers.
-        kwargs={"prepare_threshold": None},
+        kwargs={**options, "prepare_threshold": None},
         configure=_configure,
         check=AsyncConnectionPool.check_connection,
         open=False,
