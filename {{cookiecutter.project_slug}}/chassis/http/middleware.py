@@ -44,7 +44,10 @@ def install(app: FastAPI, settings: ApiSettings) -> None:
             allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
             # SDKs and tracing add headers of their own. None gives a right: no cookie is read here.
             allow_headers=("*",),
-            expose_headers=("Retry-After", "X-Ping-Seconds", "X-Request-ID", "X-Should-Retry"),
+            expose_headers=(
+                *("Location", "Preference-Applied", "Retry-After"),
+                *("X-Ping-Seconds", "X-Request-ID", "X-Should-Retry"),
+            ),
         )
     app.add_middleware(RequestLog)
     app.add_middleware(Head)

@@ -1,4 +1,4 @@
-"""What the commands for keys and for people share: their arguments, and words for what the database answers."""
+"""What commands that read the database share: their arguments, and words for what the database answers."""
 
 import argparse
 import re
