@@ -302,6 +302,7 @@ class DatabaseConversationStore(ConversationStore):
             messages=[entry.message for entry in history],
             usage=record.usage,
             revision=record.revision,
+            deferred_tool_requests=record.deferred_tool_requests if end_id == record.head_id else None,
         )
         return conversation, None if end_id == record.head_id else Branch(end_id)
 

@@ -132,6 +132,9 @@ async def _place(body: ResponseRequest, runner: Runner, caller: Caller) -> tuple
     if not body.previous_response_id:
         return body.conversation_id, None
     row = await _read(body.previous_response_id, runner, caller)
+    # What was done after a person's word belongs to the response that waited for it.
+    while row and row.continued_by:
+        row = await runner.records.read(row.continued_by, caller.owner)
     if row is None:
         detail = f"Previous response with id {body.previous_response_id!r} not found."
         raise ParamError(

@@ -162,7 +162,7 @@ def test_run_is_cancelled_when_the_client_leaves(
         lines = response.iter_lines()
         assert "RUN_STARTED" in next(lines)
         wait_for(lambda: provider.get("/stats").json()["open"])
-    assert wait_for(lambda: [row.status for row in run_rows(database, thread)] == ["cancelled"], 2)
+    assert wait_for(lambda: [row.status for row in run_rows(database, thread)] == ["cancelled"], 8)
 
 
 def test_what_the_client_has_stopped_is_kept(scripted: httpx.Client, database: URL) -> None:

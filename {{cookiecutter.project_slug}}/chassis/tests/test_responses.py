@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -19,12 +20,15 @@ from chassis.testing.client import ask, check_problem, wait_for
 from chassis.testing.provider import SECRET
 from chassis.tests import test_openai_api
 from chassis.tests.service import create_key, create_limited_key
+from chassis.tests.test_approval import decide, ledger, order, paid
 from chassis.tests.test_openai_api import client_of
 
 RESPONSES = "/v1/responses"
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 HI, GO_ON = {"role": "user", "content": "Hi"}, {"role": "user", "content": "go on"}
 
+
+__all__ = ["ledger"]
 
 demonstration, obedient = test_openai_api.demonstration, test_openai_api.obedient
 
@@ -445,11 +449,11 @@ def test_run_is_cancelled_when_the_client_leaves(
     stream = obedient.responses.create(model="assistant", input="slow 50 0.2 x", stream=True)
     created = next(event for event in stream if event.type == "response.created")
     stream.close()
-    wait_for(lambda: run_row(database, created.response.id).status == "cancelled", 2)
-    wait_for(lambda: provider.get("/stats").json()["cancelled"] > before, 2)
+    wait_for(lambda: run_row(database, created.response.id).status == "cancelled", 8)
+    wait_for(lambda: provider.get("/stats").json()["cancelled"] > before, 8)
     with pytest.raises(openai.APITimeoutError):
         create(obedient, "sleep 2.5", timeout=0.5)
-    wait_for(lambda: provider.get("/stats").json()["cancelled"] > before + 1, 2)
+    wait_for(lambda: provider.get("/stats").json()["cancelled"] > before + 1, 8)
 
 
 def test_cancel_stops_a_response(obedient: openai.OpenAI, scripted: httpx.Client, database: URL) -> None:
@@ -538,3 +542,26 @@ def test_only_what_is_there_is_read(demonstration: openai.OpenAI, dev: httpx.Cli
     with pytest.raises(openai.NotFoundError):
         demonstration.responses.retrieve(f"resp_{completion.id.removeprefix('chatcmpl-')}")
     check_problem(dev.get(f"{RESPONSES}/{response.id}/input_items"), 404, "isn't served here")
+
+
+@pytest.mark.parametrize(
+    ("decided", "told"), [(True, "Paid 5."), (False, "not carried out")], ids=["approved", "left open"]
+)
+def test_it_goes_on_after_a_persons_word(
+    obedient: openai.OpenAI,
+    scripted: httpx.Client,
+    provider: httpx.Client,
+    ledger: Path,
+    decided: bool,
+    told: str,
+) -> None:
+    waits = create(obedient, order(ledger), model="clerk")
+    assert str(UUID(waits.id.removeprefix("resp_"))) in waits.output_text
+    run = scripted.get(f"/v1/runs/{waits.id.removeprefix('resp_')}").json()
+    if decided:
+        assert decide(scripted, run).json()["status"] == "succeeded"
+    create(obedient, "go on", model="clerk", previous_response_id=waits.id)
+    results = [said["content"] for said in provider.get("/last").json()["messages"] if said["role"] == "tool"]
+    assert len(results) == 1
+    assert told in results[0]
+    assert paid(ledger) == ([5] if decided else [])
