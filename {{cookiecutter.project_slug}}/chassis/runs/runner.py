@@ -325,22 +325,22 @@ class Runner:
                 self._resources,
             )
             run = StartedRun(
-                run_id,
-                agent_id,
-                registered.agent,
-                chosen,
-                caller,
-                content,
-                conversation,
-                keep,
-                CancellationToken(),
-                deps,
+                id=run_id,
+                agent_id=agent_id,
+                agent=registered.agent,
+                model=chosen,
+                caller=caller,
+                content=content,
+                conversation=conversation,
+                kept=keep,
+                token=CancellationToken(),
+                deps=deps,
                 # A conversation carries the usage of all its runs, and limits are counted from its start.
-                Meter(request_limit=conversation.usage.requests + self._settings.request_limit),
-                self.clock.now(),
-                branch,
-                earlier,
-                decided,
+                meter=Meter(request_limit=conversation.usage.requests + self._settings.request_limit),
+                began=self.clock.now(),
+                branch=branch,
+                earlier=earlier,
+                decided=decided,
             )
             await self.records.begin(
                 caller,
@@ -359,12 +359,7 @@ class Runner:
                 },
                 also=partial(queue, run) if queue else None,
             )
-            if queue:
-                return run
-            self.underway[run.id] = run
-            underway_runs.add(1, {"agent": agent_id})
-            RUN_ID.set(run.id)
-            return run
+            return run if queue else self._enter(run)
 
     async def take_up(
         self, work: Work, save: Callable[[Sequence[ModelMessage]], Awaitable[None]]
@@ -393,30 +388,31 @@ class Runner:
         left_open = await self._left_open(conversation, owner)
         conversation.messages = [*repair_messages([*conversation.messages, *left_open]), *said]
         conversation.usage = conversation.usage + usage_in(work.said)
-        run = StartedRun(
-            work.id,
-            work.agent_id,
-            registered.agent,
-            model,
-            work.caller,
-            work.content,
-            conversation,
-            True,
-            CancellationToken(),
-            Deps(self._sessions, work.id, work.conversation_id, owner, self._resources, in_background=True),
-            Meter(request_limit=limit),
-            self.clock.now(),
-            branch,
-            [*left_open, *work.said],
-            attempt=work.attempt,
-            resumed=work.said,
-            save=save,
+        meter = Meter(request_limit=limit)
+        meter.starts_at(conversation.usage)
+        return self._enter(
+            StartedRun(
+                id=work.id,
+                agent_id=work.agent_id,
+                agent=registered.agent,
+                model=model,
+                caller=work.caller,
+                content=work.content,
+                conversation=conversation,
+                kept=True,
+                token=CancellationToken(),
+                deps=Deps(
+                    self._sessions, work.id, work.conversation_id, owner, self._resources, in_background=True
+                ),
+                meter=meter,
+                began=self.clock.now(),
+                branch=branch,
+                earlier=[*left_open, *work.said],
+                attempt=work.attempt,
+                resumed=work.said,
+                save=save,
+            )
         )
-        self.underway[run.id] = run
-        self._in_background += 1
-        underway_runs.add(1, {"agent": run.agent_id})
-        RUN_ID.set(run.id)
-        return run
 
     @contextmanager
     def _room(self, agent_id: str) -> Iterator[None]:
@@ -748,6 +744,13 @@ class Runner:
     ) -> None:
         self._leave(run)
         metrics.count(run.agent_id, model_id or run.model_id, status, self.clock.now() - run.began, usage)
+
+    def _enter(self, run: StartedRun) -> StartedRun:
+        self.underway[run.id] = run
+        self._in_background += run.attempt is not None
+        underway_runs.add(1, {"agent": run.agent_id})
+        RUN_ID.set(run.id)
+        return run
 
     def _leave(self, run: StartedRun) -> None:
         if self.underway.pop(run.id, None):

@@ -19,6 +19,10 @@ class Meter(UsageLimits):
 
     _usage: RunUsage | None = field(default=None, init=False, repr=False)
 
+    def starts_at(self, usage: RunUsage) -> None:
+        """Begin with what counts already, should the run end before it asks."""
+        self._usage = usage
+
     def check_before_request(self, usage: RunUsage) -> None:
         """Take note of the usage, and refuse a request too many."""
         self._usage = usage
