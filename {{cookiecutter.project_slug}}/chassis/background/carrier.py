@@ -142,6 +142,12 @@ class Carrier:
         await put(session, run.id, run.caller, run.content, model=model, replaces=replaces, webhook=webhook)
         await self._put(session, self._run, run_id=str(run.id))
 
+    async def cancelled(self, run_id: UUID) -> None:
+        """Keep what a run has brought that was cancelled while it waited, and tell of its end."""
+        if work := await self._attempts.take_cancelled(run_id):
+            await self._drop(work)
+            await self._attempts.finish(run_id, partial(self._put_webhook, run_id))
+
     async def check_webhook(self, address: str) -> None:
         """Raise a `RunError` unless the address may be told of a run's end."""
         await self._webhooks.check(address)
@@ -200,7 +206,9 @@ class Carrier:
     async def _carry(self, run_id: str) -> None:
         """Make an attempt at a run, unless it has ended; where it has by then, tell whoever is to be told."""
         if work := await self._attempts.take(UUID(run_id)):
-            if work.failures < self._settings.background_attempts:
+            if work.cancelled:
+                await self._drop(work)
+            elif work.failures < self._settings.background_attempts:
                 await self._attempt(work)
             else:
                 times = f"{work.failures} times" if work.failures > 1 else "once"
@@ -234,6 +242,14 @@ class Carrier:
             raise
         finally:
             log.close()
+
+    async def _drop(self, work: Work) -> None:
+        try:
+            run = await self._runner.take_up(work, partial(self._save, work))
+        except RunError as failure:
+            await self._fail(work, failure)
+        else:
+            await self._runner.drop(run, keep=work.is_last)
 
     async def _save(self, work: Work, messages: Sequence[ModelMessage]) -> None:
         if await self._attempts.save(work.id, work.attempt, messages):

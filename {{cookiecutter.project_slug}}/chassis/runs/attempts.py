@@ -17,7 +17,7 @@ from pydantic_ai.messages import (
     UserContent,
     UserPromptPart,
 )
-from sqlalchemy import CursorResult, insert, text, update
+from sqlalchemy import CursorResult, TextClause, insert, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -33,12 +33,22 @@ from chassis.users.accounts import Account
 PAUSE_SECONDS = 1
 OUTAGE = (OperationalError, PoolTimeoutError)
 
-TAKE = text("""
+# Also one that was cancelled while nobody was at it, so that nobody has kept what it brought and counted what it used.
+# It isn't kept where another run of the conversation has begun since: it would come after what that one says.
+_TAKE = """
     UPDATE runs SET attempts = attempts + 1, alive_at = now() FROM background_runs AS work
-    WHERE runs.id = :run_id AND work.run_id = runs.id AND runs.status = 'running'
+    WHERE runs.id = :run_id AND work.run_id = runs.id AND ({which})
     RETURNING runs.id, attempts, handed_back, agent_id, conversation_id, owner, accounts, prompt, work.model,
-        replaces, messages
-""")
+        runs.model AS model_id, replaces, messages, status,
+        CAST(extract(epoch FROM now() - started_at) AS float) AS seconds,
+        NOT EXISTS (
+            SELECT FROM runs AS later
+            WHERE later.conversation_id = runs.conversation_id AND later.started_at > runs.started_at
+        ) AS is_last
+"""
+CANCELLED = "runs.status = 'cancelled' AND runs.usage = '{}'"
+TAKE = text(_TAKE.format(which=f"runs.status = 'running' OR {CANCELLED}"))
+TAKE_CANCELLED = text(_TAKE.format(which=f"{CANCELLED} AND attempts = handed_back"))
 SAVE = text("""
     UPDATE background_runs SET messages = :messages FROM runs
     WHERE run_id = :run_id AND runs.id = run_id AND runs.status = 'running' AND runs.attempts = :attempt
@@ -65,6 +75,12 @@ class Work:
     model: str | None
     replaces: str | None
     said: Sequence[ModelMessage]
+    # The model that its row names, and how long ago it was asked for.
+    model_id: str
+    seconds: float
+    # Whether it is only taken up to keep what it brought, and whether its conversation still ends with it.
+    cancelled: bool
+    is_last: bool
 
 
 async def put(
@@ -98,10 +114,16 @@ class Attempts:
 
     async def take(self, run_id: uuid.UUID) -> Work | None:
         """Begin an attempt at a run; None where it has ended."""
+        return await self._take(TAKE, run_id)
 
+    async def take_cancelled(self, run_id: uuid.UUID) -> Work | None:
+        """Return what is kept of a run that was cancelled while it waited; None of another."""
+        return await self._take(TAKE_CANCELLED, run_id)
+
+    async def _take(self, statement: TextClause, run_id: uuid.UUID) -> Work | None:
         async def write() -> Any:
             async with self._sessions.begin() as session:
-                return (await session.execute(TAKE, {"run_id": run_id})).one_or_none()
+                return (await session.execute(statement, {"run_id": run_id})).one_or_none()
 
         if (row := await patiently(write)) is None:
             return None
@@ -118,6 +140,10 @@ class Attempts:
             row.model,
             row.replaces,
             said,
+            row.model_id,
+            row.seconds,
+            cancelled=row.status == "cancelled",
+            is_last=row.is_last,
         )
 
     async def save(self, run_id: uuid.UUID, attempt: int, messages: Sequence[ModelMessage]) -> bool:

@@ -198,6 +198,9 @@ class Queue(Protocol):
     ) -> None:
         """Put a run into it, in the transaction that writes its row."""
 
+    async def cancelled(self, run_id: uuid.UUID) -> None:
+        """Keep what a run has brought that was cancelled while it waited."""
+
     async def check_webhook(self, address: str) -> None:
         """Raise a `RunError` unless the address may be told of a run's end."""
 
@@ -550,7 +553,23 @@ class Runner:
             run.stop()
             await run.stopped()
             return True
-        return await self.records.cancel(run_id, owner)
+        if not await self.records.cancel(run_id, owner):
+            return False
+        if self.queue:
+            await self.queue.cancelled(run_id)
+        return True
+
+    async def drop(self, run: StartedRun, *, keep: bool) -> None:
+        """End a run that was cancelled while nobody was at it; with `keep` its conversation has what it brought."""
+        try:
+            # By somebody whose process then died.
+            record = await self._store.read_record(run.conversation.conversation_id)
+            kept = bool(record and await self._store.find_end(record, str(run.id)))
+        except KeyError:
+            kept = False
+        if keep and not kept:
+            await self._keep(run, ())
+        await self._end(run, RunStatus.CANCELLED, explain(RunCancelled("")).detail)
 
     def time_out(self) -> None:
         """Stop the runs that take longer than they may."""

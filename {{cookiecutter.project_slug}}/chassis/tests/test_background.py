@@ -360,6 +360,66 @@ def test_process_that_is_to_stop_hands_back(replicas: Replicas, provider: httpx.
     wait_for(lambda: not rows(replicas.database, left, ids=ids), 30)
 
 
+def test_run_that_is_stopped_while_nobody_is_at_it(
+    new_database: Callable[[], URL], logs: Path, settings: dict[str, str], receiver: Receiver
+) -> None:
+    """Where it waits for room, between two attempts, and when its next attempt hasn't asked the model yet."""
+    url = new_database()
+    upgrade(url)
+    names = [uuid4().hex for _ in range(2)]
+    ledger = logs / "stopped lines"
+    ledger.touch()
+    few = settings | {
+        "AGENT_BACKGROUND_RUNS": "2",
+        "AGENT_STALE_SECONDS": str(2 * STALE_SECONDS),
+        "LEDGER": str(ledger),
+    }
+
+    def lines() -> list[int]:
+        return [ledger.read_text(encoding="utf-8").split().count(name) for name in names]
+
+    def said(client: httpx.Client, path: str) -> list[str]:
+        conversation = client.get(path).json()["conversation_id"]
+        messages = client.get(f"/v1/conversations/{conversation}").json()["messages"]
+        return [message["role"] for message in messages]
+
+    def is_told(path: str) -> bool:
+        return any(path[-36:].encode() in body for _, body in receiver.heard)
+
+    with (
+        service(logs / "dies", url, APP, **few) as server,
+        httpx.Client(base_url=server.address, timeout=30) as client,
+    ):
+        between, again = (
+            put(client, f'call look {{"line": "{name}", "seconds": 100}}', webhook=receiver.address)
+            for name in names
+        )
+        wait_for(lambda: lines() == [1, 1], 30)
+        waiting = put(client, "say it later", webhook=receiver.address)
+        assert client.get(waiting).json()["status"] == "queued"
+        assert client.post(f"{waiting}/cancel").status_code == 202
+        # At once, since its conversation may go on.
+        assert said(client, waiting) == ["user"]
+        wait_for(partial(is_told, waiting), 30)
+        os.kill(server.process.pid, signal.SIGKILL)
+    with (
+        service(logs / "stops", url, APP, **few) as server,
+        httpx.Client(base_url=server.address, timeout=30) as client,
+    ):
+        assert client.post(f"{between}/cancel").status_code == 202
+        wait_for(lambda: lines()[1] == 2, 60)
+        assert client.post(f"{again}/cancel").status_code == 202
+        for path in (between, again):
+            wait_for(partial(is_told, path), 60)
+            run = client.get(path).json()
+            assert (run["status"], run["usage"].get("requests")) == ("cancelled", 1)
+            assert said(client, path)[:2] == ["user", "assistant"]
+        assert lines() == [1, 2]
+        assert not rows(url, "SELECT run_id FROM background_runs")
+        used = "SELECT runs, requests FROM api_key_usage WHERE owner = 'anonymous'"
+        assert rows(url, used) == [(3, 2)]
+
+
 def test_outage_of_the_database_ends_nothing(replicas: Replicas, postgres: Engine) -> None:
     one, two = replicas.clients
     name = uuid4().hex
