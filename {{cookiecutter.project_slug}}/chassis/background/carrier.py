@@ -31,6 +31,7 @@ from chassis.database.engine import Sessions
 from chassis.errors import RunError
 from chassis.runs.attempts import Attempts, Work, patiently, put
 from chassis.runs.events import RunLog
+from chassis.runs.metrics import count
 from chassis.runs.records import RepeatedRun
 from chassis.runs.runner import Runner, StartedRun
 from chassis.runs.tables import RunStatus
@@ -67,7 +68,11 @@ class AtOnce(BaseRetryStrategy):
         """Say when to do it again."""
         if isinstance(exception, asyncio.CancelledError):
             return RetryDecision(retry_in={"seconds": 0})
-        return RetryDecision(retry_in={"seconds": POLL_SECONDS}) if job.attempts < MOST_TIMES else None
+        if job.attempts < MOST_TIMES:
+            return RetryDecision(retry_in={"seconds": POLL_SECONDS})
+        which = job.task_kwargs.get("run_id") or job.task_kwargs.get("name")
+        logger.error("The %s %s is given up", job.task_name, which, exc_info=exception)
+        return None
 
 
 class BackOff(BaseRetryStrategy):
@@ -82,15 +87,20 @@ class BackOff(BaseRetryStrategy):
             return RetryDecision(retry_in={"seconds": 0})
         pause = min(2 ** min(job.attempts + 1, 20), LONGEST_PAUSE)
         since = float(str(job.task_kwargs["since"]))
-        return (
-            None
-            if time.time() + pause > since + self._seconds
-            else RetryDecision(retry_in={"seconds": pause})
-        )
+        if time.time() + pause <= since + self._seconds:
+            return RetryDecision(retry_in={"seconds": pause})
+        why = exception if isinstance(exception, NotTold) else type(exception).__name__
+        logger.error("The end of run %s could not be told: %s", job.task_kwargs["run_id"], why)
+        return None
 
 
 class NotTold(Exception):  # noqa: N818 -- it is tried again
     """An address couldn't be told."""
+
+
+def _has_no_arguments(record: logging.LogRecord) -> bool:
+    """Leave out the engine's own word on a job that failed for good: it has the arguments, and we say it without."""
+    return getattr(record, "action", None) != "job_error"
 
 
 class Carrier:
@@ -114,6 +124,8 @@ class Carrier:
         self._pool, connector = make_pool(url), make_connector()
         # It tells of each job, with its arguments, and of an address to be told that way.
         logging.getLogger("procrastinate").setLevel(logging.WARNING)
+        for name in ("", f".{RUNS}", f".{WEBHOOKS}"):
+            logging.getLogger(f"procrastinate.worker{name}").addFilter(_has_no_arguments)
         self._app = App(connector=connector)
         self._app.job_manager = self._jobs = PatientJobs(connector)
         task, back_off = self._app.task, BackOff(settings.webhook_seconds)
@@ -266,6 +278,8 @@ class Carrier:
         await patiently(
             lambda: end(work.id, work.caller, RunStatus.FAILED, failure.detail, usage, work.attempt)
         )
+        status = RunStatus.CANCELLED if work.cancelled else RunStatus.FAILED
+        count(work.agent_id, work.model_id, status, work.seconds, usage)
 
     async def _open_log(self, work: Work) -> RunLog:
         events, logs = self._runner.events, self._runner.logs

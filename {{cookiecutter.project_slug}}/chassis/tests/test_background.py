@@ -33,8 +33,9 @@ from chassis.database.engine import sync_engine
 from chassis.errors import RunError
 from chassis.settings import SettingsError
 from chassis.testing.client import RUNS, SSE, ask, check_problem, parse_events, release, wait_for
-from chassis.testing.service import clean_env, service, unreachable, upgrade
+from chassis.testing.service import clean_env, create_key, service, unreachable, upgrade
 from chassis.tests import background_app
+from chassis.tests.collector import collecting
 from chassis.tests.files import png
 from chassis.tests.test_load import slow, told
 
@@ -168,6 +169,13 @@ def rows(url: URL, query: str, **values: Any) -> list[Any]:
         found = connection.execute(text(query), values).all()
     engine.dispose()
     return list(found)
+
+
+def change(url: URL, statement: str, **values: Any) -> None:
+    engine = sync_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text(statement), values)
+    engine.dispose()
 
 
 @pytest.mark.parametrize(
@@ -529,6 +537,45 @@ def test_end_is_told_signed(replicas: Replicas, receiver: Receiver, answer: str)
         assert headers["webhook-signature"] == " ".join(
             f"v1,{base64.b64encode(digest).decode()}" for digest in expected
         )
+
+
+def test_end_that_cannot_be_told_is_in_the_log_and_the_metrics(
+    new_database: Callable[[], URL], logs: Path, settings: dict[str, str], receiver: Receiver
+) -> None:
+    """Without the address and whose run it is. Here also: a run that no attempt was begun at is counted."""
+    url = new_database()
+    upgrade(url)
+    log = logs / "untold"
+    secret = uuid4().hex
+    few = settings | {
+        "AGENT_WEBHOOK_SECONDS": "1",
+        "AGENT_BACKGROUND_RUNS": "1",
+        "API_KEYS_REQUIRED": "True",
+    }
+    key = create_key(url)
+    with (
+        collecting() as (collector, endpoint),
+        service(log, url, APP, **few, **endpoint) as server,
+        httpx.Client(base_url=server.address, timeout=30) as client,
+    ):
+        client.headers["Authorization"] = f"Bearer {key}"
+        path = put(client, "hello", webhook=f"{receiver.address}/{secret}/500")
+        words = f"The end of run {path[-36:]} could not be told: The address answers with 500"
+        wait_for(lambda: words in log.read_text(encoding="utf-8"), 30)
+        underway = put(client, f'call look {{"line": "{uuid4().hex}", "seconds": 100}}')
+        wait_for(partial(is_running, client, underway), 30)
+        path = put(client, "hello")
+        change(url, "UPDATE runs SET agent_id = 'gone' WHERE id = :id", id=path[-36:])
+        client.post(f"{underway}/cancel")
+        assert end(client, path)["error"] == "There is no agent 'gone' any more."
+        # Counted after that is written, as is known once its job is done.
+        wait_for(lambda: not rows(url, "SELECT run_id FROM background_runs"), 30)
+    counted = collector.metrics()["agent.runs"]
+    assert "gone" in counted
+    assert "failed" in counted
+    said = log.read_text(encoding="utf-8")
+    assert secret not in said
+    assert "ended with status" not in said
 
 
 PRIVATE = [
