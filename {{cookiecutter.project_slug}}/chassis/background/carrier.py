@@ -29,12 +29,12 @@ from chassis.background.settings import BackgroundSettings
 from chassis.background.webhooks import Refused, Webhooks
 from chassis.database.engine import Sessions
 from chassis.errors import RunError
-from chassis.runs.attempts import Attempts, Work, patiently, put
+from chassis.runs.attempts import Attempts, Work, go_on, patiently, put
 from chassis.runs.events import RunLog
 from chassis.runs.metrics import count
 from chassis.runs.records import RepeatedRun
 from chassis.runs.runner import Runner, StartedRun
-from chassis.runs.tables import RunStatus
+from chassis.runs.tables import Run, RunStatus
 from chassis.runs.usage import usage_in
 from chassis.runs.views import began, render, restarted, view_run
 
@@ -61,14 +61,21 @@ logger = logging.getLogger(__name__)
 meter = metrics.get_meter(__name__)
 
 
+class Underway(Exception):  # noqa: N818 -- it is looked for again
+    """A run hasn't ended yet."""
+
+
 class AtOnce(BaseRetryStrategy):
-    """A job that was cut off is done again at once, one that failed after a moment, at most so many times."""
+    """A job that was cut off is done again at once, one that failed after a moment, at most so many times.
+
+    One that waits for the end of a run is done again as long as that goes on.
+    """
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         """Say when to do it again."""
         if isinstance(exception, asyncio.CancelledError):
             return RetryDecision(retry_in={"seconds": 0})
-        if job.attempts < MOST_TIMES:
+        if isinstance(exception, Underway) or job.attempts < MOST_TIMES:
             return RetryDecision(retry_in={"seconds": POLL_SECONDS})
         which = job.task_kwargs.get("run_id") or job.task_kwargs.get("name")
         logger.error("The %s %s is given up", job.task_name, which, exc_info=exception)
@@ -131,6 +138,8 @@ class Carrier:
         task, back_off = self._app.task, BackOff(settings.webhook_seconds)
         self._run = task(name="agent-run", queue=RUNS, retry=AtOnce())(self._carry)
         self._webhook = task(name="agent-webhook", queue=WEBHOOKS, retry=back_off)(self._tell)
+        # Whoever carries it may die, so that nobody but a job is sure to see its end.
+        self._end = task(name="agent-run-end", queue=WEBHOOKS, retry=AtOnce())(self._await_end)
         schedule = task(name="agent-schedule", queue=RUNS, retry=AtOnce())(self._keep)
         for name, declared in self._schedules.items():
             self._app.periodic(cron=declared.cron, periodic_id=name, task_kwargs={"name": name})(schedule)
@@ -153,6 +162,11 @@ class Carrier:
         """Put a run into the queue, in the transaction that writes its row."""
         await put(session, run.id, run.caller, run.content, model=model, replaces=replaces, webhook=webhook)
         await self._put(session, self._run, run_id=str(run.id))
+
+    async def go_on(self, waiting: Run, run: StartedRun, session: AsyncSession, /) -> None:
+        """Have the end of a run told where the one before it has named an address, as part of the same transaction."""
+        if self._settings.webhook_secrets and await go_on(session, waiting.id, run.id):
+            await self._put(session, self._end, run_id=str(run.id), owner=run.owner)
 
     async def cancelled(self, run_id: UUID) -> None:
         """Keep what a run has brought that was cancelled while it waited, and tell of its end."""
@@ -226,6 +240,12 @@ class Carrier:
                 times = f"{work.failures} times" if work.failures > 1 else "once"
                 detail = f"The process that carried the run ended before it {times}, so it isn't begun again."
                 await self._fail(work, RunError(HTTPStatus.SERVICE_UNAVAILABLE, detail, final=True))
+        await self._attempts.finish(UUID(run_id), partial(self._put_webhook, UUID(run_id)))
+
+    async def _await_end(self, run_id: str, owner: str) -> None:
+        row = await patiently(lambda: self._runner.records.read(UUID(run_id), owner))
+        if row and row.status is RunStatus.RUNNING:
+            raise Underway
         await self._attempts.finish(UUID(run_id), partial(self._put_webhook, UUID(run_id)))
 
     async def _attempt(self, work: Work) -> None:
@@ -309,18 +329,20 @@ class Carrier:
             return  # It was deleted meanwhile.
         view = view_run(row).model_dump(mode="json")
         ended = row.finished_at or datetime.now(UTC)
-        payload = {"type": f"run.{row.status}", "timestamp": ended.isoformat(), "data": view}
+        # One that goes on by now has waited, which is how it ended.
+        status = RunStatus.WAITING if row.status is RunStatus.CONTINUED else row.status
+        payload = {"type": f"run.{status}", "timestamp": ended.isoformat(), "data": view}
         try:
-            status = await self._webhooks.send(address, f"msg_{run_id}", payload)
+            answer = await self._webhooks.send(address, f"msg_{run_id}", payload)
         except Refused as reason:
             logger.warning("Nobody is told of the end of run %s: %s", run_id, reason)
             return
         except UNREACHABLE as error:
             raise NotTold(f"The address couldn't be reached: {type(error).__name__}") from None
-        if status == HTTPStatus.GONE:
+        if answer == HTTPStatus.GONE:
             logger.warning("Nobody is told of the end of run %s: the address answers with 410", run_id)
-        elif not 200 <= status < 300:
-            raise NotTold(f"The address answers with {status}")
+        elif not 200 <= answer < 300:
+            raise NotTold(f"The address answers with {answer}")
 
     async def _keep(self, timestamp: int, name: str) -> None:
         """Ask what a schedule says, once for each of its times."""

@@ -53,10 +53,28 @@ SAVE = text("""
     UPDATE background_runs SET messages = :messages FROM runs
     WHERE run_id = :run_id AND runs.id = run_id AND runs.status = 'running' AND runs.attempts = :attempt
 """)
+# Where a run waits for a person's word, the address stays for the run that goes on with it. The prompt is empty once it is
+# told that it waits, and no JSON of a message in the row of the run that goes on, which is begun within its request.
 FINISH = text("""
-    DELETE FROM background_runs USING runs
-    WHERE run_id = :run_id AND runs.id = run_id AND runs.status <> 'running' RETURNING owner, webhook
+    WITH ended AS (
+        SELECT run_id, owner, webhook, status = 'waiting' AND webhook IS NOT NULL AS waits
+        FROM background_runs JOIN runs ON runs.id = run_id
+        WHERE run_id = :run_id AND runs.status <> 'running' AND prompt <> ''
+        FOR UPDATE OF background_runs
+    ), told AS (
+        UPDATE background_runs AS work SET prompt = '', messages = NULL FROM ended
+        WHERE work.run_id = ended.run_id AND waits
+    ), done AS (
+        DELETE FROM background_runs AS work USING ended WHERE work.run_id = ended.run_id AND NOT waits
+    )
+    SELECT owner, webhook FROM ended
 """)
+GO_ON = text("""
+    INSERT INTO background_runs (run_id, accounts, prompt, webhook)
+    SELECT :run_id, accounts, '[]', webhook FROM background_runs WHERE run_id = :waiting AND webhook IS NOT NULL
+    RETURNING run_id
+""")
+FORGET_TOLD = text("DELETE FROM background_runs WHERE run_id = :waiting AND prompt = ''")
 
 T = TypeVar("T")
 
@@ -104,6 +122,14 @@ async def put(
             webhook=webhook,
         )
     )
+
+
+async def go_on(session: AsyncSession, waiting: uuid.UUID, run_id: uuid.UUID) -> bool:
+    """Have the address that was told of a run that waits be told of the one that goes on. Return whether there is one."""
+    values = {"waiting": waiting, "run_id": run_id}
+    told = (await session.execute(GO_ON, values)).one_or_none() is not None
+    await session.execute(FORGET_TOLD, values)
+    return told
 
 
 class Attempts:

@@ -198,6 +198,9 @@ class Queue(Protocol):
     ) -> None:
         """Put a run into it, in the transaction that writes its row."""
 
+    async def go_on(self, waiting: Run, run: StartedRun, session: AsyncSession, /) -> None:
+        """Have the end of a run told where the one before it has named an address, as part of the same transaction."""
+
     async def cancelled(self, run_id: uuid.UUID) -> None:
         """Keep what a run has brought that was cancelled while it waited."""
 
@@ -345,6 +348,9 @@ class Runner:
                 earlier=earlier,
                 decided=decided,
             )
+            also: Callable[[AsyncSession], Awaitable[None]] | None = partial(queue, run) if queue else None
+            if decided and self.queue:
+                also = partial(self.queue.go_on, decided.waiting, run)
             await self.records.begin(
                 caller,
                 new_conversation=conversation if is_new and keep else None,
@@ -360,7 +366,7 @@ class Runner:
                     "owner": run.owner,
                     "attempts": 0 if queue else None,
                 },
-                also=partial(queue, run) if queue else None,
+                also=also,
             )
             return run if queue else self._enter(run)
 

@@ -43,9 +43,9 @@ async def look(line: str, seconds: float = 0) -> str:
 
 
 @agent.tool_plain(requires_approval=True)
-async def pay(line: str) -> str:
+async def pay(line: str, seconds: float = 0) -> str:
     """Write a line, once a person has agreed."""
-    return await note(line, 0)
+    return await note(line, seconds)
 
 
 cron = os.environ.get("SCHEDULE")

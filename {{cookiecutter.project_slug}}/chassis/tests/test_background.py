@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -146,6 +147,17 @@ def end(client: httpx.Client, path: str, seconds: float = 60) -> dict[str, Any]:
     return found
 
 
+def heard_of(receiver: Receiver, run_id: str) -> list[dict[str, Any]]:
+    """Wait until an end is told, and return what came of it."""
+
+    def came() -> list[dict[str, Any]]:
+        messages = [json.loads(body) for _, body in receiver.heard]
+        return [message for message in messages if message["data"]["run_id"] == run_id]
+
+    wait_for(lambda: bool(came()), 60)
+    return came()
+
+
 def is_idle(*clients: httpx.Client) -> bool:
     return not any(client.get("/ready").json()["runs"]["underway"] for client in clients)
 
@@ -258,18 +270,41 @@ def test_a_person_is_waited_for(replicas: Replicas, receiver: Receiver) -> None:
     run = end(two, path)
     assert run["status"] == "waiting"
     [call] = run["calls"]
-    wait_for(lambda: any(path[-36:].encode() in body for _, body in receiver.heard), 30)
-    [told_of] = [json.loads(body) for _, body in receiver.heard if path[-36:].encode() in body]
+    [told_of] = heard_of(receiver, run["run_id"])
     assert (told_of["type"], told_of["data"]["calls"]) == ("run.waiting", run["calls"])
     assert parse_events(two.get(f"{path}/events").text)[-1].name == "waiting"
     word = {"decisions": [{"id": call["id"], "approve": True}]}
-    assert two.post(f"{path}/decisions", json=word).json()["status"] == "succeeded"
+    decided = two.post(f"{path}/decisions", json=word).json()
+    assert decided["status"] == "succeeded"
+    # What it goes on with is told to the same.
+    [told_of] = heard_of(receiver, decided["run_id"])
+    assert (told_of["type"], told_of["data"]) == ("run.succeeded", decided)
     # Whoever asks something else instead goes on without.
     left = put(one, f'call pay {{"line": "{second}"}}', run["conversation_id"])
     assert end(two, left)["status"] == "waiting"
     assert end(one, put(two, "never mind", run["conversation_id"]))["output"].endswith("never mind")
     assert one.get(left).json()["status"] == "cancelled"
     assert (replicas.lines()[first], replicas.lines()[second]) == (1, 0)
+
+
+def test_end_after_a_persons_word_is_told_however_it_comes(replicas: Replicas, receiver: Receiver) -> None:
+    """It is stopped here; and a word that comes at once doesn't keep the wait from being told."""
+    one, two = replicas.clients
+    path = put(
+        one, f'call pay {{"line": "{uuid4().hex}", "seconds": 100}}', webhook=f"{receiver.address}/word"
+    )
+    waiting = end(two, path)
+    word = {"decisions": [{"id": waiting["calls"][0]["id"], "approve": True}]}
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(partial(two.post, f"{path}/decisions", json=word))
+        wait_for(lambda: one.get(path).json()["continued_by"], 30)
+        run_id = one.get(path).json()["continued_by"]
+        assert one.post(f"/v1/runs/{run_id}/cancel").status_code == 202
+        check_problem(answer.result(), 409, "cancelled")
+    assert [message["type"] for message in heard_of(receiver, run_id)] == ["run.cancelled"]
+    assert [message["type"] for message in heard_of(receiver, path[-36:])] == ["run.waiting"]
+    left = partial(rows, replicas.database, "SELECT run_id FROM background_runs WHERE webhook LIKE '%/word'")
+    wait_for(lambda: not left(), 30)
 
 
 def test_run_is_stopped_from_anywhere(replicas: Replicas) -> None:
