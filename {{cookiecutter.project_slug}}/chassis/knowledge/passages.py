@@ -9,10 +9,11 @@ SIZE = 1_200
 OVERLAP = 200
 TITLE_LENGTH = 300
 
-# Headings as Markdown and reStructuredText write them. Code between fences comes first, as it may hold both.
+# Headings as Markdown and reStructuredText write them. Code between fences comes first, as it may hold both. What a
+# heading ends in is cut off in code: as a pattern it would take as many steps as the square of a line's length.
 HEADING = re.compile(
     r"""^[ \t]*(?P<fence>```|~~~).*?(?:^[ \t]*(?P=fence)|\Z)
-    |^(?P<hashes>\#{1,6})[ \t]+(?P<heading>[^\n]+?)[ \t]*\#*$
+    |^(?P<hashes>\#{1,6})[ \t]+(?P<heading>[^\n]+)$
     |^(?:[=~^*+\#"-]{3,}\n)?[ ]?(?P<underlined>[^\s=~^*+\#-][^\n]*)\n(?P<line>[=~^*+\#"-])(?P=line){2,}[ \t]*$""",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
@@ -57,6 +58,12 @@ def _sections(text: str, name: str) -> Iterator[tuple[str, str]]:
             lines += [found["line"]] if found["line"] not in lines else []
             level = lines.index(found["line"]) + 1
         headings = {key: value for key, value in headings.items() if key < level}
-        headings[level] = found["heading"] or found["underlined"].strip()
+        # All of a title's parts are joined for each heading below them.
+        headings[level] = (_closed(found["heading"] or "") or found["underlined"].strip())[:TITLE_LENGTH]
         title = " > ".join(headings.values())[:TITLE_LENGTH]
     yield title, text[start:]
+
+
+def _closed(heading: str) -> str:
+    """Return a heading of Markdown's without the hashes that it may end in."""
+    return heading.rstrip("#").rstrip(" \t") or heading[:1]

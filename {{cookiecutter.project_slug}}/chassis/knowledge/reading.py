@@ -10,7 +10,8 @@ WORKER = Path(__file__).with_name("worker.py")
 # For one document.
 MEGABYTES, SECONDS = 1024, 60
 SUFFIXES = (".md", ".rst", ".txt", ".pdf", ".docx", ".html", ".htm")
-HTML = re.compile(rb"\s*(<!--.*?-->\s*)*(<!doctype\s+html|<html)", re.IGNORECASE | re.DOTALL)
+# What is taken is never given back: of a document that is made for it, there would be endless ways to try.
+HTML = re.compile(rb"\s*+(?><!--.*?-->\s*+)*+(?:<!doctype\s+html|<html)", re.IGNORECASE | re.DOTALL)
 
 
 class UnreadableError(ValueError):

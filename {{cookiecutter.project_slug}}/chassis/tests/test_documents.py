@@ -15,6 +15,7 @@ from sqlalchemy import URL, text
 
 from chassis.database.engine import sync_engine
 from chassis.knowledge import reading
+from chassis.knowledge.passages import split
 from chassis.knowledge.reading import UnreadableError, kind_of, read
 from chassis.settings import WORKSPACE
 from chassis.testing.client import check_problem
@@ -132,6 +133,52 @@ def bomb() -> bytes:
 def test_what_cannot_be_read(data: bytes, name: str, words: str) -> None:
     with pytest.raises(UnreadableError, match=words):
         read(data, name)
+
+
+# Reads and cuts what it is given, in a process that can be ended: a pattern that goes astray holds its thread for days.
+READ = """
+import sys
+from chassis.knowledge.passages import split
+from chassis.knowledge.reading import read
+print(sum(1 for _ in split(read(sys.stdin.buffer.read(), "a"), "a")))
+"""
+MEGABYTE = 1_000_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<!---->" * (MEGABYTE // 7) + b"x",
+        b"<!-- " * (MEGABYTE // 5),
+        b" " * MEGABYTE + b"x",
+        b"# x" + b" " * MEGABYTE + b"y",
+        b"# x" + b" #" * (MEGABYTE // 2) + b"y",
+        b"# " + b"x" * (MEGABYTE // 2) + b"\n## y" * (MEGABYTE // 10),
+        b"-" * MEGABYTE + b"\nx\n" + b"-" * MEGABYTE + b"x",
+        b"``\n" * (MEGABYTE // 3) + b"```\n" + b" " * MEGABYTE,
+        b"\n" * MEGABYTE + b"x" + b"\n " * (MEGABYTE // 2),
+    ],
+    ids=lambda value: str(value[:12]),
+)
+def test_no_document_takes_more_time_than_its_size(data: bytes) -> None:
+    command = [sys.executable, "-c", READ]
+    subprocess.run(command, cwd=WORKSPACE, input=data, check=True, capture_output=True, timeout=45)
+
+
+@pytest.mark.parametrize(
+    ("line", "heading"),
+    [
+        ("# A", "A"),
+        ("# A ##", "A"),
+        ("#  A#\t#", "A#"),
+        ("## C# and F# \t###", "C# and F#"),
+        ("# #", "#"),
+        ("# ###", "#"),
+        ("# A  ", "A"),
+    ],
+)
+def test_a_heading_without_what_it_ends_in(line: str, heading: str) -> None:
+    assert list(split(f"{line}\n\nwords\n", "name")) == [(heading, "words")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="There are no such limits.")
