@@ -13,13 +13,15 @@ from pgvector import Vector
 from pydantic import BaseModel
 from pydantic_ai.exceptions import AgentRunError
 from sqlalchemy import ColumnElement, Engine, delete, func, or_, select
+from sqlalchemy.orm import undefer
+from sqlalchemy.orm.interfaces import ORMOption
 from starlette.concurrency import run_in_threadpool
 
 from chassis.database.engine import sync_engine
 from chassis.errors import RunError
 from chassis.http.dependencies import SessionsOf
 from chassis.http.middleware import UploadRoute
-from chassis.http.pagination import Limit
+from chassis.http.pagination import Cursor, Limit, after, encode_cursor
 from chassis.keys.authentication import CallerOf
 from chassis.keys.caller import Caller
 from chassis.knowledge.embeddings import Embeddings, EmbeddingsError, current_embeddings
@@ -76,10 +78,10 @@ class DocumentView(BaseModel):
 
 
 class DocumentList(BaseModel):
-    """Documents, by their collections and names."""
+    """Documents, the last changed first; `next_cursor` is for the next page."""
 
     documents: list[DocumentView]
-    next_offset: int | None = None
+    next_cursor: str | None = None
 
 
 class DocumentDetail(DocumentView):
@@ -94,23 +96,24 @@ async def list_documents(
     caller: CallerOf,
     collection: Annotated[str | None, Query(max_length=64)] = None,
     limit: Limit = 50,
-    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    cursor: Cursor = None,
 ) -> DocumentList:
-    """List the caller's documents and those for all, as far as they came by this endpoint."""
-    mine: list[ColumnElement[bool]] = [
+    """List the caller's documents and those for all, as far as they came by this endpoint, the last changed first."""
+    wanted: list[ColumnElement[bool]] = [
         Document.name.is_not(None),
         or_(Document.owner.is_(None), Document.owner == caller.owner),
     ]
     if collection is not None:
-        mine.append(Document.collection == collection)
-    order = Document.collection, Document.name, Document.source
-    query = select(Document).where(*mine).order_by(*order).limit(limit + 1).offset(offset)
+        wanted.append(Document.collection == collection)
+    if cursor:
+        wanted.append(after(cursor, Document.updated_at, Document.source))
+    query = select(Document).where(*wanted).order_by(Document.updated_at.desc(), Document.source.desc())
     async with sessions() as session:
-        rows = list(await session.scalars(query))
-    more = len(rows) > limit
+        rows = list(await session.scalars(query.limit(limit + 1)))
+    page, more = rows[:limit], len(rows) > limit
     return DocumentList(
-        documents=[DocumentView(**_view(row)) for row in rows[:limit]],
-        next_offset=offset + limit if more else None,
+        documents=[DocumentView(**_view(row)) for row in page],
+        next_cursor=encode_cursor(page[-1].updated_at, page[-1].source) if more else None,
     )
 
 
@@ -153,9 +156,8 @@ async def read_document(
     collection: Collection, name: Name, sessions: SessionsOf, caller: CallerOf, shared: Shared = False
 ) -> DocumentDetail:
     """Tell what was read in a document."""
-    row = await _find(
-        sessions, Place(None if shared else caller.owner, collection).source(name), collection, name
-    )
+    source = Place(None if shared else caller.owner, collection).source(name)
+    row = await _find(sessions, source, collection, name, undefer(Document.text))
     return DocumentDetail(**_view(row), text=row.text or "")
 
 
@@ -203,9 +205,9 @@ async def _explained(work: Callable[[], T]) -> T:
         raise explain(error) from error
 
 
-async def _find(sessions: Any, source: str, collection: str, name: str) -> Document:
+async def _find(sessions: Any, source: str, collection: str, name: str, *options: ORMOption) -> Document:
     async with sessions() as session:
-        row: Document | None = await session.get(Document, source)
+        row: Document | None = await session.get(Document, source, options=options)
     if row is None:
         raise _no_document(collection, name)
     return row

@@ -38,7 +38,10 @@ class Document(Base):
     collection: Mapped[str | None]
     name: Mapped[str | None] = mapped_column(comment="what people read in place of the source")
     size: Mapped[int | None] = mapped_column(BigInteger, comment="bytes of the document")
-    text: Mapped[str | None] = mapped_column(comment="what was read in it")
+    # Megabytes of each: whoever wants it says so.
+    text: Mapped[str | None] = mapped_column(
+        deferred=True, deferred_raiseload=True, comment="what was read in it"
+    )
 
 
 class Passage(Base):

@@ -11,12 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, select, text
 
 from chassis.database.engine import sync_engine
 from chassis.knowledge import reading
 from chassis.knowledge.passages import split
 from chassis.knowledge.reading import UnreadableError, kind_of, read
+from chassis.knowledge.tables import Document
 from chassis.settings import WORKSPACE
 from chassis.testing.client import check_problem
 from chassis.testing.service import clean_env, upgrade
@@ -153,7 +154,7 @@ MEGABYTE = 1_000_000
         b" " * MEGABYTE + b"x",
         b"# x" + b" " * MEGABYTE + b"y",
         b"# x" + b" #" * (MEGABYTE // 2) + b"y",
-        b"# " + b"x" * (MEGABYTE // 2) + b"\n## y" * (MEGABYTE // 10),
+        b"# " + b"x" * 4 * MEGABYTE + b"\n## y" * MEGABYTE,
         b"-" * MEGABYTE + b"\nx\n" + b"-" * MEGABYTE + b"x",
         b"``\n" * (MEGABYTE // 3) + b"```\n" + b" " * MEGABYTE,
         b"\n" * MEGABYTE + b"x" + b"\n " * (MEGABYTE // 2),
@@ -323,10 +324,21 @@ def test_limits_and_refusals(service: httpx.Client, ada: dict[str, str], bob: di
     ):
         check_problem(put(service, data, name, headers=bob), status, words)
     check_problem(put(service, b"x", "a.txt", "no%20collection", headers=bob), 422, "collection")
-    page = service.get("/v1/documents?limit=2&collection=notes", headers=ada).json()
-    rest = service.get(f"/v1/documents?offset={page['next_offset']}&collection=notes", headers=ada).json()
-    assert [one["name"] for one in page["documents"] + rest["documents"]] == ["0.md", "1.md", "2.md"]
-    assert rest["next_offset"] is None
+    # The last that was changed comes first, and a page ends where the next one starts.
+    listed, cursor = [], ""
+    for size in (2, 1):
+        params = {"limit": "2", "collection": "notes"} | ({"cursor": cursor} if cursor else {})
+        page = service.get("/v1/documents", params=params, headers=ada).json()
+        assert len(page["documents"]) == size
+        listed += [one["name"] for one in page["documents"]]
+        cursor = page["next_cursor"]
+    assert (listed, cursor) == (["2.md", "1.md", "0.md"], None)
+    check_problem(service.get("/v1/documents?cursor=x", headers=ada), 422, "next_cursor")
+
+
+def test_a_text_is_only_loaded_where_it_is_shown() -> None:
+    """It may be megabytes, and a list has two hundred."""
+    assert "documents.text" not in str(select(Document))
 
 
 def test_a_folder_by_command_for_one_owner(
