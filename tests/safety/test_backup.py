@@ -41,6 +41,7 @@ ROWS = {
     "procrastinate_periodic_defers": "(1, 'agent-schedule', 1, 1, 'daily')",
     "documents": "('a.md', '\\x00ff', 'model')",
     "passages": f"('a.md', '\\x01', {ODD}, 'some words', array_fill(0.1, ARRAY[1024])::vector)",
+    "owned_passages": f"('a.md', '\\x01', {ODD}, 'some words', array_fill(0.1, ARRAY[1024])::vector)",
 }
 TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
 

@@ -54,7 +54,7 @@ OUR_TABLES = {
     f"public.{name}"
     for name in (
         "api_files api_key_usage api_keys api_users background_calls background_runs conversation_entries conversations"
-        " documents incidents passages procrastinate_events procrastinate_jobs procrastinate_periodic_defers"
+        " documents incidents owned_passages passages procrastinate_events procrastinate_jobs procrastinate_periodic_defers"
         " procrastinate_workers run_events run_feedback runs".split()
     )
 }

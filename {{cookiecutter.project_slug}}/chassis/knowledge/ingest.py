@@ -77,6 +77,11 @@ class Text:
     # The other columns of its row.
     columns: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def table(self) -> stored.Passages:
+        """Where its passages belong."""
+        return stored.Passage if self.columns.get("owner") is None else stored.OwnedPassage
+
     @classmethod
     def read(cls, file: Readable, model: str, place: Place | None = None) -> Self:
         """Read and cut a file, whose name must be UTF-8."""
@@ -265,10 +270,12 @@ class Ingestion:
 
     def _find_missing(self, texts: Sequence[Text], vectors: Mapping[bytes, Vector]) -> dict[bytes, str]:
         """Return what vectors are to be made of."""
-        passage = stored.Passage
-        here = select(passage.source, passage.hash).where(passage.source.in_([text.source for text in texts]))
+        there: set[Any] = set()
         with self._engine.connect() as connection:
-            there = set(connection.execute(here).all())
+            for passage in {text.table for text in texts}:
+                sources = [text.source for text in texts]
+                here = select(passage.source, passage.hash).where(passage.source.in_(sources))
+                there.update(connection.execute(here).all())
         return {
             key: f"{found.title}\n\n{found.text}"
             for text in texts
@@ -280,7 +287,7 @@ class Ingestion:
         """Write those passages of a document that isn't complete yet, beside what is there of it."""
         if text.passages.keys().isdisjoint(keys):
             return
-        document, passage = stored.Document, stored.Passage
+        document, passage = stored.Document, text.table
         row = {"hash": b"", **text.columns}
         upsert = postgresql.insert(document).values(source=text.source, model=self._model.name, **row)
         with self._engine.connect() as connection:
@@ -299,11 +306,11 @@ class Ingestion:
             if key in keys
         ]
         if rows:
-            connection.execute(insert(stored.Passage), rows)
+            connection.execute(insert(text.table), rows)
 
     def _write(self, text: Text, vectors: Mapping[bytes, Vector]) -> bool:
         """Write all of a document; or nothing, where another process removed a passage that was there."""
-        document, passage = stored.Document, stored.Passage
+        document, passage = stored.Document, text.table
         row = {"hash": text.hash, "model": self._model.name, "updated_at": func.now(), **text.columns}
         upsert = postgresql.insert(document).values(source=text.source, **row)
         with self._engine.connect() as connection:

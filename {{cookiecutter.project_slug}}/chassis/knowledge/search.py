@@ -18,46 +18,43 @@ QUERY_LENGTH = 1_000
 
 # Each passage gets 1 / (60 + its place) from each of the two lists that it is in, which needs no scale that both
 # share: https://doi.org/10.1145/1571941.1572114. A list has 40 places, as many as the index on vectors looks for by
-# default (hnsw.ef_search). The index knows no owners, so from pgvector 0.8 on it goes on until it has 40 of those for
-# all (as a join the filter would keep it from being used); an owner's own, which are few, are compared one by one. Of the question's words any counts, the rarer the more, since few passages have all of
-# them. While --reembed runs, vectors of the old model are still there: they are not compared with.
+# default (hnsw.ef_search). That is of the passages for all; an owner's own, which are few, are compared one by one. Of
+# the question's words any counts, the rarer the more, since few passages have all of them. While --reembed runs,
+# vectors of the old model are still there: they are not compared with.
 SEARCH = text("""
 WITH wanted AS MATERIALIZED (
     SELECT ('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''')::tsquery AS word
     FROM unnest(to_tsvector(CAST(:language AS regconfig), :query))
+), own AS MATERIALIZED (
+    SELECT source FROM documents WHERE owner = CAST(:owner AS text)
+), having_words AS (
+    SELECT source, hash, word, words FROM wanted JOIN passages ON words @@ word
+    UNION ALL
+    SELECT source, hash, word, words FROM wanted JOIN owned_passages ON words @@ word
+    WHERE source IN (SELECT source FROM own)
 ), matches AS (
     SELECT source, hash, ts_rank(words, word) / ln(2 + count(*) OVER (PARTITION BY word)) AS weight
-    FROM wanted JOIN passages ON words @@ word
-    WHERE coalesce((SELECT owner FROM documents WHERE documents.source = passages.source), :owner, '')
-        = coalesce(CAST(:owner AS text), '')
+    FROM having_words
 ), by_words AS (
     SELECT source, hash, row_number() OVER (ORDER BY sum(weight) DESC, source, hash) AS place
     FROM matches GROUP BY source, hash ORDER BY place LIMIT 40
-), own AS MATERIALIZED (
-    SELECT source, passages.hash, embedding <=> :vector AS distance
-    FROM documents JOIN passages USING (source) WHERE owner = CAST(:owner AS text)
 ), nearest AS (
-    (
-        SELECT source, hash, embedding <=> :vector AS distance FROM passages
-        WHERE (SELECT owner FROM documents WHERE documents.source = passages.source) IS NULL
+    (SELECT source, hash, embedding <=> :vector AS distance FROM passages ORDER BY distance LIMIT 40)
+    UNION ALL (
+        SELECT source, hash, embedding <=> :vector AS distance FROM own JOIN owned_passages USING (source)
         ORDER BY distance LIMIT 40
-    ) UNION ALL (SELECT * FROM own ORDER BY distance LIMIT 40)
+    )
 ), by_meaning AS (
     SELECT source, nearest.hash, row_number() OVER (ORDER BY distance, source, nearest.hash) AS place
     FROM nearest JOIN documents USING (source) WHERE model = :model ORDER BY place LIMIT 40
+), every AS (
+    SELECT source, hash, title, text FROM passages UNION ALL SELECT source, hash, title, text FROM owned_passages
 )
-SELECT coalesce(documents.name, source) AS source, passages.title, passages.text, by_meaning.place IS NOT NULL AS compared,
+SELECT coalesce(documents.name, source) AS source, every.title, every.text, by_meaning.place IS NOT NULL AS compared,
     coalesce(1.0 / (60 + by_meaning.place), 0) + coalesce(1.0 / (60 + by_words.place), 0) AS score
-FROM by_meaning FULL JOIN by_words USING (source, hash) JOIN passages USING (source, hash) JOIN documents USING (source)
-ORDER BY score DESC, source, passages.hash LIMIT :results
+FROM by_meaning FULL JOIN by_words USING (source, hash) JOIN every USING (source, hash) JOIN documents USING (source)
+ORDER BY score DESC, source, every.hash LIMIT :results
 """).bindparams(bindparam("vector", type_=VECTOR()))
-
-
-# Where pgvector is older, there is no such setting.
-GO_ON = text("""
-SELECT set_config('hnsw.iterative_scan', 'strict_order', true) FROM pg_extension
-WHERE extname = 'vector' AND string_to_array(extversion, '.')::int[] >= '{0,8}'
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +93,6 @@ async def find_passages(
         "owner": owner,
     }
     async with sessions() as session:
-        await session.execute(GO_ON)
         rows = (await session.execute(SEARCH, {**values, "results": results})).all()
         if not any(row.compared for row in rows):
             model = await session.scalar(_visible_model(owner))

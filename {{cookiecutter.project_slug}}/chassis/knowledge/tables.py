@@ -44,10 +44,8 @@ class Document(Base):
     )
 
 
-class Passage(Base):
-    """A part of a document, small enough to be quoted to a model."""
-
-    __tablename__ = "passages"
+class PassageColumns:
+    """What is known of a part of a document, small enough to be quoted to a model."""
 
     source: Mapped[str] = mapped_column(ForeignKey("documents.source", ondelete="CASCADE"), primary_key=True)
     hash: Mapped[bytes] = mapped_column(primary_key=True, comment="of model, title and text")
@@ -55,6 +53,12 @@ class Passage(Base):
     text: Mapped[str]
     embedding: Mapped[Vector] = mapped_column(VECTOR(DIMENSIONS))
     words: Mapped[str] = mapped_column(TSVECTOR, Computed(WORDS, persisted=True))
+
+
+class Passage(PassageColumns, Base):
+    """A passage for all."""
+
+    __tablename__ = "passages"
 
     __table_args__ = (
         Index(
@@ -65,3 +69,18 @@ class Passage(Base):
         ),
         Index("ix_passages_words", "words", postgresql_using="gin"),
     )
+
+
+class OwnedPassage(PassageColumns, Base):
+    """A passage of a document that has an owner.
+
+    Apart from the others, as 0.1.0 shows those to everybody, which may serve beside this version or after it. Nor
+    has it an index on vectors, which would know no owners.
+    """
+
+    __tablename__ = "owned_passages"
+
+    __table_args__ = (Index("ix_owned_passages_words", "words", postgresql_using="gin"),)
+
+
+Passages = type[Passage] | type[OwnedPassage]

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from alembic import command
 from sqlalchemy import URL, select, text
 
 from chassis.database.engine import sync_engine
@@ -20,7 +21,7 @@ from chassis.knowledge.reading import UnreadableError, kind_of, read
 from chassis.knowledge.tables import Document
 from chassis.settings import WORKSPACE
 from chassis.testing.client import check_problem
-from chassis.testing.service import clean_env, upgrade
+from chassis.testing.service import alembic_config_for, clean_env, upgrade
 from chassis.tests.files import pdf
 from chassis.tests.issuer import Issuer
 from chassis.tests.service import create_key, id_of, serving
@@ -255,6 +256,50 @@ def test_a_document_is_kept_replaced_and_taken_away(service: httpx.Client, ada: 
     check_problem(service.delete("/v1/documents/notes/zebra.docx", headers=ada), 404)
 
 
+def tables_with(database: URL, words: str) -> set[str]:
+    """The tables of passages that hold such a one."""
+    engine = sync_engine(database)
+    with engine.connect() as connection:
+        found = {
+            table
+            for table in ("passages", "owned_passages")
+            if connection.scalar(
+                text(f"SELECT count(*) FROM {table} WHERE text LIKE :words"),
+                {"words": words},
+            )
+        }
+    engine.dispose()
+    return found
+
+
+def test_taking_the_revision_back_makes_nothing_everybodys(new_database: Callable[[], URL]) -> None:
+    url = new_database()
+    upgrade(url)
+    engine = sync_engine(url)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO documents (source, hash, model, owner) "
+                "VALUES ('mine', '', 'm', 'ada'), ('everybodys', '', 'm', NULL)"
+            )
+        )
+        for table, source in (("owned_passages", "mine"), ("passages", "everybodys")):
+            connection.execute(
+                text(
+                    f"INSERT INTO {table} (source, hash, title, text, embedding) "
+                    "VALUES (:source, '', '', :source, array_fill(0.1, ARRAY[1024])::vector)"
+                ),
+                {"source": source},
+            )
+    with engine.connect() as connection:
+        command.downgrade(alembic_config_for(connection), "e4a1c8f70b36")
+        connection.commit()
+        assert list(connection.scalars(text("SELECT source FROM documents"))) == ["everybodys"]
+        assert list(connection.scalars(text("SELECT text FROM passages"))) == ["everybodys"]
+        command.upgrade(alembic_config_for(connection), "heads")
+    engine.dispose()
+
+
 @pytest.mark.parametrize("kind", ["keys", "people"])
 def test_nobody_is_answered_from_what_is_not_theirs(
     service: httpx.Client, database: URL, issuer: Issuer, librarian: dict[str, str], kind: str
@@ -264,6 +309,8 @@ def test_nobody_is_answered_from_what_is_not_theirs(
     ada, bob = ({"Authorization": f"Bearer {each}"} for each in shown)
     secret = "\n\n".join(f"# Part {n}\n\nThe walrus password is tusk{n}." for n in range(60))
     assert put(service, secret.encode(), "secret.md", headers=ada).is_success
+    # What 0.1.0 looks through, which knows no owners and may serve beside this version.
+    assert tables_with(database, "%tusk7%") == {"owned_passages"}
     shared = b"The walrus lives in the north, and has no password."
     assert put(service, shared, f"{kind}.md", "all", headers=librarian, params={"shared": True}).is_success
     assert put(service, b"My walrus password is hidden elsewhere.", "mine.md", headers=bob).is_success
