@@ -158,6 +158,7 @@ def create_app(
             app.state.sessions = sessions
             async with lifespan(app) if lifespan else nullcontext({}) as resources:
                 runner = Runner(agents, sessions, store, models, agent_settings, resources)
+                runner.check_room = files.check_room
                 background = _background(
                     runner, sessions, background_settings, schedules, settings, engine.url
                 )

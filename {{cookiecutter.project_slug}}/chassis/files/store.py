@@ -115,19 +115,25 @@ class FileStore:
             detail = f"The files of a request may have {most} bytes, not {sum(sizes)}: send fewer, or smaller ones."
             raise RunError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, final=True)
 
-    async def check_room(self, owner: str, contents: Sequence[UserContent]) -> None:
-        """Refuse what is to be kept where the owner has too much already.
+    async def check_room(
+        self, owner: str, contents: Sequence[UserContent], conversation_id: str | None = None
+    ) -> None:
+        """Refuse what is to be kept in a conversation, a new one without an id, where the owner has too much already.
 
         Raises:
             RunError: if it is so.
         """
         size = sum(len(item.data) for item in contents if isinstance(item, BinaryContent))
-        if not size:
+        named = [file.uuid for item in contents if (file := reference_of(item))]
+        if not size and not named:
             return
-        query = select(func.coalesce(func.sum(ApiFile.size), 0)).where(ApiFile.owner == owner)
+        total = select(func.coalesce(func.sum(ApiFile.size), 0)).where(ApiFile.owner == owner)
+        # Of what is another conversation's, this one gets copies.
+        copied = total.where(ApiFile.id.in_(named), ApiFile.conversation_id != conversation_id)
         async with self._sessions.engine.connect() as connection:
-            kept = int(await connection.scalar(query) or 0)
-        if kept + size > self.settings.owner_bytes:
+            size += int(await connection.scalar(copied) or 0) if named else 0
+            kept = int(await connection.scalar(total) or 0) if size else 0
+        if size and kept + size > self.settings.owner_bytes:
             detail = (
                 f"The files that are kept for you have {kept} bytes, and {self.settings.owner_bytes} are the most: "
                 "delete conversations with files first."

@@ -56,10 +56,10 @@ async def create_response(
     check(body)
     messages = await messages_of(body.input, lambda message_id: _text(message_id, runner, caller))
     shown = await show_files(messages, files, caller.owner, "input")
-    if body.store is not False:
-        await files.check_room(caller.owner, shown)
     prompt = take_prompt(messages)
     conversation_id, after = await _place(body, runner, caller)
+    if body.store is not False:
+        await files.check_room(caller.owner, shown, conversation_id)
     # Without an answer that is kept there is none for a second request.
     key = idempotency_key if body.store is not False else None
     try:

@@ -157,6 +157,7 @@ async def run_agent(
             raise RunError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{detail}{unset}.", final=True)
         await queue.check_webhook(body.webhook)
     shown = await files.refer(body.attachments, caller.owner)
+    await files.check_room(caller.owner, shown, body.conversation_id)
     start = runner.start(
         agent_id,
         caller,

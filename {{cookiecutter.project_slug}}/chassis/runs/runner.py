@@ -53,6 +53,7 @@ from chassis.conversations.store import Branch, DatabaseConversationStore
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import encodable
 from chassis.errors import RunError
+from chassis.files.references import items
 from chassis.keys.caller import Caller
 from chassis.runs import metrics
 from chassis.runs.approval import Decided, calls_of, decide, not_done, not_kept, waits_for_client
@@ -233,6 +234,8 @@ class Runner:
         self.events = EventStore(sessions)
         self.clock = Clock()
         self.queue: Queue | None = None
+        # Refuses files that are to be kept for an owner who has too many.
+        self.check_room: Callable[[str, Sequence[UserContent]], Awaitable[None]] | None = None
         self._starting = 0
         self._in_background = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -697,6 +700,8 @@ class Runner:
     async def _keep_after_all(self, run: StartedRun, result: AgentRunResult[Any]) -> None:
         """Store the conversation of a run that was to leave nothing: there is no other way to go on with it."""
         conversation = replace(result.conversation, revision=None, new_message_index=None)
+        if self.check_room:
+            await self.check_room(run.owner, list(items(conversation.messages)))
         await self._store.save(conversation, scope=run.owner)
         title = title_of(run.prompt)
         if title:

@@ -17,6 +17,7 @@ from chassis.testing.client import RUNS, SSE, check_problem, events, wait_for
 from chassis.tests.files import data_url, pdf, png, upload
 from chassis.tests.issuer import Issuer
 from chassis.tests.service import create_key, serving
+from chassis.tests.test_approval import order
 
 TAKEN = FileSettings().types
 WEBP = b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0/\0\0\0\x10\x07\x10\x11\x11\x88\x88\xfe\x07\0"
@@ -171,6 +172,26 @@ def test_limits(strict: httpx.Client, database: URL) -> None:
     form = strict.post("/v1/attachments", files={"file": b"x"}, headers=other)
     check_problem(form, 415, "not a form")
     check_problem(strict.post("/v1/attachments", content=bytes(9_000_001)), 413, "Send a smaller file.")
+
+
+def test_what_is_copied_counts_too(strict: httpx.Client, database: URL, tmp_path: Path) -> None:
+    """Where a file is named in a new conversation, and where a chat completion is kept since it waits for a word."""
+    strict.headers["Authorization"] = f"Bearer {create_key(database)}"
+    file = upload(strict, b"x" * 900)
+    conversations = [show(strict, "look", file).json()["conversation_id"] for _ in range(4)]
+    check_problem(show(strict, "look", file), 413, "have 3600 bytes, and 4000 are the most")
+    response = {
+        "model": "assistant",
+        "input": [{"role": "user", "content": [{"type": "input_file", "file_id": file}]}],
+    }
+    assert strict.post("/v1/responses", json=response).status_code == 413
+    # Nothing is copied where it was said already.
+    assert show(strict, "again", file, conversation=conversations[0]).is_success
+    sent = {"type": "image_url", "image_url": {"url": data_url(b"\x89PNG\r\n\x1a\n" + bytes(892))}}
+    for words, status in (("look", 200), (order(tmp_path / "ledger"), 413)):
+        content = [{"type": "text", "text": words}, sent]
+        body = {"model": "clerk", "messages": [{"role": "user", "content": content}]}
+        assert strict.post("/v1/chat/completions", json=body).status_code == status
 
 
 def test_addresses_are_passed_on_only_where_that_is_wanted(
