@@ -6,10 +6,11 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from chassis.environment import EnvironmentSettings
 
-# Those that all three providers read.
+# Those that the models of all four providers read; JSON they are sent as plain text.
 IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 PDF = "application/pdf"
-TEXTS = ("text/plain", "text/markdown", "text/csv", "application/json")
+JSON = "application/json"
+TEXTS = ("text/plain", "text/markdown", "text/csv", JSON)
 NONE = "none"
 
 

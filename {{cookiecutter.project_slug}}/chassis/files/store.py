@@ -15,7 +15,7 @@ from chassis.database.engine import Sessions
 from chassis.errors import RunError
 from chassis.files.kinds import chars_of, given_name, kind_of, name_of
 from chassis.files.references import Reference, items, reference_of, replaced
-from chassis.files.settings import FileSettings
+from chassis.files.settings import JSON, FileSettings
 from chassis.files.tables import ApiFile
 
 # What was uploaded and never said goes after a day, by the next who uploads: nothing has to run for that.
@@ -189,7 +189,12 @@ class FileStore:
         return contents
 
     async def fill(self, messages: list[ModelMessage]) -> list[ModelMessage]:
-        """Return the messages with the files that they name, the newest as far as a request may have bytes."""
+        """Return the messages with the files that they name, the newest as far as a request may have bytes.
+
+        JSON is handed over as plain text, since Bedrock's models take no other.
+        """
+        if not has_files(messages):
+            return messages
         left, wanted = self.settings.request_bytes, dict[str, Reference]()
         for item in reversed(list(items(messages))):
             if (kept := reference_of(item)) and kept.id not in wanted:
@@ -197,21 +202,23 @@ class FileStore:
                 if left < 0:
                     break
                 wanted[kept.id] = kept
-        if not wanted:
-            return messages
-        query = select(ApiFile.id, ApiFile.content).where(
-            ApiFile.id.in_(each.uuid for each in wanted.values())
-        )
-        async with self._sessions.engine.connect() as connection:
-            contents = {str(row.id): row.content for row in await connection.execute(query)}
+        contents: dict[str, bytes] = {}
+        if wanted:
+            query = select(ApiFile.id, ApiFile.content).where(
+                ApiFile.id.in_(each.uuid for each in wanted.values())
+            )
+            async with self._sessions.engine.connect() as connection:
+                contents = {str(row.id): row.content for row in await connection.execute(query)}
 
         def fill(item: UserContent) -> UserContent:
             kept = reference_of(item)
-            if kept is None or kept.id not in contents or kept.id not in wanted:
-                return item
-            return BinaryContent.narrow_type(
-                BinaryContent(contents[kept.id], media_type=kept.media_type, identifier=kept.name)
-            )
+            if kept and kept.id in contents:
+                item = BinaryContent.narrow_type(
+                    BinaryContent(contents[kept.id], media_type=kept.media_type, identifier=kept.name)
+                )
+            if isinstance(item, BinaryContent) and item.media_type == JSON:
+                return BinaryContent(item.data, media_type="text/plain", identifier=item.identifier)
+            return item
 
         return replaced(messages, fill)
 

@@ -51,9 +51,16 @@ NO_NATIVE_TOOL = RunError(
     "The agent has a tool that this model's provider doesn't offer, such as web search: choose another model.",
     final=True,
 )
+UNREADABLE_FILE = RunError(
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "The model can't read a file of this kind: send another kind.",
+    code="invalid_request",
+    final=True,
+)
 # In the words of the library, which has no class of its own for it.
 NATIVE_TOOL = re.compile(r"Native tool.* not supported|\w+Tool is not supported")
 DOWNLOADS = "pydantic_ai._ssrf"
+MODELS = "pydantic_ai.models."
 # AWS's own errors before a request is sent, such as that a role is gone; of all others pydantic-ai makes its own.
 BEDROCK_ERRORS = "botocore.exceptions"
 # What a provider refuses now and may not later.
@@ -117,13 +124,16 @@ def explain(error: Exception) -> RunError:
                 code=code,
                 final=final or _refused(error),
             )
-    if isinstance(error, ai.UserError) and NATIVE_TOOL.match(str(error)):
+    if isinstance(error, ai.UserError | NotImplementedError) and NATIVE_TOOL.match(str(error)):
         return NO_NATIVE_TOOL
     if type(error).__module__ == BEDROCK_ERRORS:
         detail = "The service can't call the model's provider: its role, key or address is missing or wrong."
         return RunError(HTTPStatus.BAD_GATEWAY, detail, final=True)
     if _is_of_a_download(error):
         return UNREACHABLE_FILE
+    # What they say so of are files, beside what no agent here is made with.
+    if isinstance(error, NotImplementedError) and _modules(error)[-1].startswith(MODELS):
+        return UNREADABLE_FILE
     return RunError(
         HTTPStatus.INTERNAL_SERVER_ERROR, "The run failed. The service's log says why.", final=True
     )
@@ -131,7 +141,12 @@ def explain(error: Exception) -> RunError:
 
 def _is_of_a_download(error: Exception) -> bool:
     """Tell whether it comes from the library's fetching of files, which has no class of its own for it."""
-    return any(frame.f_globals.get("__name__") == DOWNLOADS for frame, _ in walk_tb(error.__traceback__))
+    return DOWNLOADS in _modules(error)
+
+
+def _modules(error: Exception) -> list[str]:
+    """Return the modules that it came through, that where it was raised last."""
+    return [""] + [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
 
 
 def _refused(error: Exception) -> bool:

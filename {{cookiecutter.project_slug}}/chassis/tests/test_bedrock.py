@@ -12,12 +12,16 @@ from sqlalchemy import URL
 
 pytest.importorskip("boto3", reason="the answer was another provider")
 
+from pydantic_ai import Agent
+from pydantic_ai.messages import BinaryContent
 from pydantic_ai.models.bedrock import BedrockConverseModel
 
 from chassis.agents.models import NoModelError, resolve_model
+from chassis.runs.errors import explain
 from chassis.settings import RuntimeEnv
-from chassis.testing.client import SSE, ask, check_problem, events
+from chassis.testing.client import RUNS, SSE, ask, check_problem, events
 from chassis.testing.service import HIDDEN, Server, running
+from chassis.tests.files import upload
 from chassis.tests.service import create_key, serving
 
 MODEL = "bedrock:global.anthropic.claude-sonnet-5-5"
@@ -65,6 +69,29 @@ def test_it_answers_at_once_and_streamed(client: httpx.Client, bedrock: Server) 
     signed = last_seen(bedrock)
     assert signed["path"].endswith("/converse-stream")
     assert re.match(r"AWS4-HMAC-SHA256 Credential=MINE/\d{8}/eu-central-1/bedrock/", signed["authorization"])
+
+
+def test_it_reads_json(client: httpx.Client) -> None:
+    file = upload(client, b'{"a": 1}', "a.json")
+    assert client.get(f"/v1/attachments/{file}").json()["media_type"] == "application/json"
+    answer = client.post(RUNS, json={"input": "look", "attachments": [file]})
+    assert answer.json().get("output") == "Heard: look", answer.text
+    again = ask(client, "again", answer.json()["conversation_id"])
+    assert again.json().get("output") == "Heard: again", again.text
+
+
+def test_a_kind_of_file_that_it_does_not_read(
+    settings: dict[str, str], environment: pytest.MonkeyPatch
+) -> None:
+    for name, value in (settings | KEY).items():
+        environment.setenv(name, value)
+    with pytest.raises(NotImplementedError) as caught:
+        Agent(resolve_model(MODEL, RuntimeEnv.DEV)).run_sync(
+            [BinaryContent(b"{}", media_type="application/json")]
+        )
+    failure = explain(caught.value)
+    assert (failure.status, failure.code, failure.final) == (422, "invalid_request", True)
+    assert "send another kind" in failure.detail
 
 
 @pytest.mark.parametrize("headers", [{}, SSE], ids=["at once", "streamed"])
