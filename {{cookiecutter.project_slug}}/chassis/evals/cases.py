@@ -21,7 +21,7 @@ from chassis.conversations.contents import attachments, words
 from chassis.conversations.store import DatabaseConversationStore
 from chassis.database.engine import Sessions, async_engine, session_factory
 from chassis.database.jsonb import restored
-from chassis.evals.datasets import NEEDS_MODEL
+from chassis.evals.datasets import NEEDS_MODEL, write
 from chassis.keys.shared import explain
 from chassis.runs.tables import Run, RunFeedback, RunStatus, Thumb
 from chassis.settings import ChassisError
@@ -73,7 +73,7 @@ def add(options: argparse.Namespace, folder: Path) -> int:
         files[file] = after
         told.append(f"{each.run.id} -> {file}{'' if each.is_whole else ' (without what was attached)'}")
     for file, text in files.items():
-        _write(file, text)
+        write(file, text.encode())
     print("\n".join([*told, *([WARNING] if files else [])]) or "There are none.")
     return 0
 
@@ -214,10 +214,3 @@ def case_of(found: Found) -> Mapping[str, Any]:
 
 def _read(file: Path) -> str:
     return file.read_text(encoding="utf-8") if file.exists() else ""
-
-
-def _write(file: Path, text: str) -> None:
-    file.parent.mkdir(exist_ok=True)
-    new = file.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(file)

@@ -66,3 +66,18 @@ def _take_judges(evaluators: list[Any]) -> int:
     for judge in judges:
         evaluators.remove(judge)
     return len(judges)
+
+
+def write(file: Path, data: bytes) -> None:
+    """Write a file as a whole, or not at all.
+
+    Raises:
+        ChassisError: where it can't be written.
+    """
+    new = file.with_suffix(".new")
+    try:
+        file.parent.mkdir(exist_ok=True)
+        new.write_bytes(data)
+        new.replace(file)
+    except OSError as error:
+        raise ChassisError(f"{file.name} can't be written: {error}") from error

@@ -23,7 +23,7 @@ from rich.console import Console
 from chassis.agents import demonstration
 from chassis.agents.choice import first_of
 from chassis.errors import RunError
-from chassis.evals.datasets import Cases, reduce_to_offline
+from chassis.evals.datasets import Cases, reduce_to_offline, write
 from chassis.keys.caller import Caller
 from chassis.retention import belongings
 from chassis.runs.runner import Runner
@@ -90,7 +90,7 @@ class Evaluation:
         report.print(
             baseline=_read(file), console=self.console, include_reasons=True, include_durations=not is_offline
         )
-        _write(file, report)
+        write(file, REPORT.dump_json(report, indent=1))
         return self._tell(agent, name, report, left_out)
 
     def _model(self, agent: str, name: str | None) -> Model:
@@ -165,13 +165,3 @@ def _read(file: Path) -> Report | None:
     except ValidationError:
         print(f"{file} is of another version: there is nothing to compare with.", file=sys.stderr)
         return None
-
-
-def _write(file: Path, report: Report) -> None:
-    file.parent.mkdir(exist_ok=True)
-    new = file.with_suffix(".new")
-    try:
-        new.write_bytes(REPORT.dump_json(report, indent=1))
-        new.replace(file)
-    except OSError as error:
-        raise ChassisError(f"The report can't be kept: {error}") from error
