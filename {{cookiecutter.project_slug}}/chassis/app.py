@@ -160,7 +160,13 @@ def create_app(
                 runner = Runner(agents, sessions, store, models, agent_settings, resources)
                 runner.check_room = files.check_room
                 background = _background(
-                    runner, sessions, background_settings, schedules, settings, engine.url
+                    runner,
+                    sessions,
+                    background_settings,
+                    schedules,
+                    settings,
+                    engine.url,
+                    agent_settings.stale_seconds,
                 )
                 async with heartbeat(runner, agent_settings), housekeeping(sessions, retention):
                     async with background:
@@ -227,6 +233,7 @@ def _background(
     schedules: Sequence[Schedule],
     api: ApiSettings,
     url: URL,
+    stale_seconds: float,
 ) -> AbstractAsyncContextManager[None]:
     if not settings.background:
         if schedules:
@@ -237,7 +244,7 @@ def _background(
     from chassis.background.webhooks import Webhooks
 
     webhooks = Webhooks(settings, plain=api.runtime_env is RuntimeEnv.DEV)
-    runner.queue = carrier = Carrier(runner, sessions, settings, webhooks, schedules, url)
+    runner.queue = carrier = Carrier(runner, sessions, settings, webhooks, schedules, url, stale_seconds)
     return carrier.carrying()
 
 

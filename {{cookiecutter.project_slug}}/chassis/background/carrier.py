@@ -121,9 +121,12 @@ class Carrier:
         webhooks: Webhooks,
         schedules: Iterable[Schedule],
         url: URL,
+        stale_seconds: float,
     ) -> None:
+        """Take what it works with, and after how many seconds of silence a process counts as dead."""
         self._runner = runner
         self._settings = settings
+        self._stale_seconds = stale_seconds
         self._webhooks = webhooks
         self._schedules = {schedule.name: schedule for schedule in schedules}
         self._attempts = Attempts(sessions)
@@ -195,7 +198,7 @@ class Carrier:
                 await asyncio.wait((*tasks, watch), timeout=2 * GRACE_SECONDS)
 
     async def _work(self, queue: str, concurrency: int) -> None:
-        stale = self._settings.stale_seconds
+        stale = self._stale_seconds
         while True:
             try:
                 await self._app.run_worker_async(
@@ -218,9 +221,9 @@ class Carrier:
     async def _watch(self) -> None:
         """Give to others what a process had that is silent, and take note of how many runs wait."""
         while True:
-            await asyncio.sleep(self._settings.stale_seconds / 3)
+            await asyncio.sleep(self._stale_seconds / 3)
             try:
-                if stalled := await self._jobs.hand_out_stalled(self._settings.stale_seconds):
+                if stalled := await self._jobs.hand_out_stalled(self._stale_seconds):
                     logger.warning("%s jobs of a process that is gone begin again", stalled)
                 self._waiting = await self._jobs.count_waiting(RUNS)
             except ConnectorException as error:

@@ -47,7 +47,6 @@ class BackgroundSettings(EnvironmentSettings):
     background_attempts: int = Field(
         default=3, gt=0, description="how often a run is begun whose process died, before it counts as failed"
     )
-    stale_seconds: float = Field(default=30, gt=0, description="after which a silent process counts as dead")
     webhook_secrets: Annotated[Words, AfterValidator(_secrets)] = Field(
         default=(), description="what webhooks are signed with; several while one replaces another"
     )
