@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from importlib import import_module
@@ -34,7 +34,8 @@ from chassis.health.readiness import Readiness
 from chassis.http import logs, middleware, problems
 from chassis.http.settings import ApiSettings
 from chassis.keys.authentication import authenticate
-from chassis.keys.caller import Keys
+from chassis.keys.caller import Caller, Keys
+from chassis.keys.limits import admit_later
 from chassis.migrations.options import Options as MigrationOptions
 from chassis.retention.housekeeping import housekeeping
 from chassis.retention.settings import RetentionSettings
@@ -157,6 +158,7 @@ def create_app(
             models.warn()
             app.state.sessions = sessions
             async with lifespan(app) if lifespan else nullcontext({}) as resources:
+                keys, users = Keys(sessions), Users(sessions, user_settings)
                 runner = Runner(agents, sessions, store, models, agent_settings, resources)
                 runner.check_room = files.check_room
                 background = _background(
@@ -167,6 +169,7 @@ def create_app(
                     settings,
                     engine.url,
                     agent_settings.stale_seconds,
+                    partial(admit_later, sessions, keys, users),
                 )
                 async with heartbeat(runner, agent_settings), housekeeping(sessions, retention):
                     async with background:
@@ -176,8 +179,8 @@ def create_app(
                             "sessions": sessions,
                             "agents": agents,
                             "models": models,
-                            "keys": Keys(sessions),
-                            "users": Users(sessions, user_settings),
+                            "keys": keys,
+                            "users": users,
                             "user_settings": user_settings,
                             "issuer": _issuer(user_settings),
                             "store": store,
@@ -234,6 +237,7 @@ def _background(
     api: ApiSettings,
     url: URL,
     stale_seconds: float,
+    check: Callable[[Caller], Awaitable[None]],
 ) -> AbstractAsyncContextManager[None]:
     if not settings.background:
         if schedules:
@@ -244,7 +248,9 @@ def _background(
     from chassis.background.webhooks import Webhooks
 
     webhooks = Webhooks(settings, plain=api.runtime_env is RuntimeEnv.DEV)
-    runner.queue = carrier = Carrier(runner, sessions, settings, webhooks, schedules, url, stale_seconds)
+    runner.queue = carrier = Carrier(
+        runner, sessions, settings, webhooks, schedules, url, stale_seconds, check
+    )
     return carrier.carrying()
 
 

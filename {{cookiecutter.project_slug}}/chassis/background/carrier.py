@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -29,7 +29,8 @@ from chassis.background.settings import BackgroundSettings
 from chassis.background.webhooks import Refused, Webhooks
 from chassis.database.engine import Sessions
 from chassis.errors import RunError
-from chassis.runs.attempts import Attempts, Work, go_on, patiently, put
+from chassis.keys.caller import Caller
+from chassis.runs.attempts import Attempts, Work, count_queued, go_on, patiently, put
 from chassis.runs.events import RunLog
 from chassis.runs.metrics import count
 from chassis.runs.records import RepeatedRun
@@ -46,6 +47,8 @@ GRACE_SECONDS = 5
 # How many webhooks are sent at once.
 SENDERS = 10
 LONGEST_PAUSE = 3600
+# After how long to come back when as many runs wait as may.
+BUSY_SECONDS = 5
 # Attempts at a run are fewer. This is for what goes wrong around them.
 MOST_TIMES = 100
 
@@ -122,11 +125,17 @@ class Carrier:
         schedules: Iterable[Schedule],
         url: URL,
         stale_seconds: float,
+        check: Callable[[Caller], Awaitable[None]],
     ) -> None:
-        """Take what it works with, and after how many seconds of silence a process counts as dead."""
+        """Take what it works with.
+
+        After `stale_seconds` of silence a process counts as dead. `check` raises a `RunError` where a caller's run may
+        not begin any more.
+        """
         self._runner = runner
         self._settings = settings
         self._stale_seconds = stale_seconds
+        self._check = check
         self._webhooks = webhooks
         self._schedules = {schedule.name: schedule for schedule in schedules}
         self._attempts = Attempts(sessions)
@@ -161,10 +170,21 @@ class Carrier:
         model: str | None = None,
         replaces: str | None = None,
         webhook: str | None = None,
+        scheduled: bool = False,
     ) -> None:
-        """Put a run into the queue, in the transaction that writes its row."""
+        """Put a run into the queue, in the transaction that writes its row; one that is `scheduled` has no limits.
+
+        Raises:
+            RunError: if as many of the caller's wait as may.
+        """
+        most = self._settings.background_queued
+        if not scheduled and await count_queued(session, run.owner) >= most:
+            detail = f"As many of your runs wait as may ({most}). Try again when one of them has begun."
+            raise RunError(
+                HTTPStatus.TOO_MANY_REQUESTS, detail, retry_after=BUSY_SECONDS, code="rate_limit_exceeded"
+            )
         await put(session, run.id, run.caller, run.content, model=model, replaces=replaces, webhook=webhook)
-        await self._put(session, self._run, run_id=str(run.id))
+        await self._put(session, self._run, run_id=str(run.id), scheduled=scheduled)
 
     async def go_on(self, waiting: Run, run: StartedRun, session: AsyncSession, /) -> None:
         """Have the end of a run told where the one before it has named an address, as part of the same transaction."""
@@ -232,13 +252,13 @@ class Carrier:
     def _observe(self, options: CallbackOptions) -> Sequence[Observation]:
         return [Observation(self._waiting)]
 
-    async def _carry(self, run_id: str) -> None:
+    async def _carry(self, run_id: str, scheduled: bool = False) -> None:
         """Make an attempt at a run, unless it has ended; where it has by then, tell whoever is to be told."""
         if work := await self._attempts.take(UUID(run_id)):
             if work.cancelled:
                 await self._drop(work)
             elif work.failures < self._settings.background_attempts:
-                await self._attempt(work)
+                await self._attempt(work, check=work.attempt == 1 and not scheduled)
             else:
                 times = f"{work.failures} times" if work.failures > 1 else "once"
                 detail = f"The process that carried the run ended before it {times}, so it isn't begun again."
@@ -251,8 +271,10 @@ class Carrier:
             raise Underway
         await self._attempts.finish(UUID(run_id), partial(self._put_webhook, UUID(run_id)))
 
-    async def _attempt(self, work: Work) -> None:
+    async def _attempt(self, work: Work, *, check: bool) -> None:
         try:
+            if check:
+                await patiently(lambda: self._check(work.caller))
             run = await self._runner.take_up(work, partial(self._save, work))
         except RunError as failure:
             await self._fail(work, failure)
@@ -351,7 +373,7 @@ class Carrier:
         """Ask what a schedule says, once for each of its times."""
         if (schedule := self._schedules.get(name)) is None:
             return  # An older version of the service had it.
-        queue = partial(self.put, webhook=schedule.webhook)
+        queue = partial(self.put, webhook=schedule.webhook, scheduled=True)
         key = f"schedule {name} {timestamp}"
         try:
             with suppress(RepeatedRun):

@@ -44,6 +44,9 @@ class BackgroundSettings(EnvironmentSettings):
         gt=0,
         description="that a process has underway at once, beside those of requests; more wait",
     )
+    background_queued: int = Field(
+        default=100, gt=0, description="that may wait of a caller's; more are told to come back"
+    )
     background_attempts: int = Field(
         default=3, gt=0, description="how often a run is begun whose process died, before it counts as failed"
     )

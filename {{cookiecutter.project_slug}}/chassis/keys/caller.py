@@ -18,6 +18,7 @@ from chassis.keys import tables
 from chassis.users.accounts import Account
 
 KEY = re.compile(r"ak_(?P<id>[0-9a-f]{12})_(?P<secret>[0-9a-f]{64})")
+KEY_ID = re.compile("[0-9a-f]{12}")
 # So long a key that was revoked, or whose limits were changed, may go on as before.
 CACHE_SECONDS = 10
 
@@ -80,6 +81,11 @@ class Keys:
         if found is None or found[2] < time.monotonic():
             found = await self._read(parts["id"])
         return found[1] if found and compare_digest(found[0], shown) else None
+
+    async def read_account(self, key_id: str) -> Account | None:
+        """Return the account of a key as it is now; None where it is unknown, revoked or expired."""
+        found = await self._read(key_id)
+        return found[1].accounts[0] if found else None
 
     async def _read(self, key_id: str) -> tuple[str, Caller, float] | None:
         async with self._sessions() as session:

@@ -6,12 +6,12 @@ from http import HTTPStatus
 
 from sqlalchemy import ColumnElement, case, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from chassis.errors import RunError
 from chassis.keys import tables
-from chassis.keys.caller import Caller
-from chassis.users.accounts import Account
+from chassis.keys.caller import KEY_ID, Caller, Keys
+from chassis.users.accounts import Account, Users
 from chassis.users.tables import ApiUser
 
 TODAY: ColumnElement[date] = literal_column("(now() AT TIME ZONE 'UTC')::date")
@@ -33,6 +33,29 @@ async def admit(session: AsyncSession, caller: Caller) -> None:
     for account in caller.accounts:
         if account.requests_per_minute is not None:
             await _count(session, account, account.requests_per_minute)
+
+
+async def admit_later(
+    sessions: async_sessionmaker[AsyncSession], keys: Keys, users: Users, caller: Caller
+) -> None:
+    """Check what may have changed since a run was asked for that has waited: who asks, and the limits of the day.
+
+    Raises:
+        RunError: if a key was revoked or has expired, a person was blocked, or a limit is reached by now.
+    """
+    for account in caller.accounts:
+        if account.is_person:
+            found = await users.read_account(account.id)
+        elif KEY_ID.fullmatch(account.id):
+            found = await keys.read_account(account.id)
+        else:
+            continue  # Nobody's, as in development.
+        if found is None:
+            who = "person may not use the service" if account.is_person else "key isn't valid"
+            raise RunError(HTTPStatus.FORBIDDEN, f"The {who} any more.", final=True)
+        if found.tokens_per_day is not None or found.cost_per_day is not None:
+            async with sessions() as session:
+                await _check_day(session, found)
 
 
 async def _check_day(session: AsyncSession, account: Account) -> None:

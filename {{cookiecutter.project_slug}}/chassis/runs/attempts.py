@@ -76,6 +76,11 @@ GO_ON = text("""
 """)
 FORGET_TOLD = text("DELETE FROM background_runs WHERE run_id = :waiting AND prompt = ''")
 
+COUNT_QUEUED = text("""
+    SELECT count(*) FROM background_runs JOIN runs ON runs.id = run_id
+    WHERE owner = :owner AND attempts = 0 AND runs.status = 'running'
+""")
+
 T = TypeVar("T")
 
 
@@ -122,6 +127,11 @@ async def put(
             webhook=webhook,
         )
     )
+
+
+async def count_queued(session: AsyncSession, owner: str) -> int:
+    """Return how many of somebody's runs wait that no attempt was begun at."""
+    return int(await session.scalar(COUNT_QUEUED, {"owner": owner}) or 0)
 
 
 async def go_on(session: AsyncSession, waiting: uuid.UUID, run_id: uuid.UUID) -> bool:

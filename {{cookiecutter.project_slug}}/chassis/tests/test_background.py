@@ -34,7 +34,7 @@ from chassis.database.engine import sync_engine
 from chassis.errors import RunError
 from chassis.settings import SettingsError
 from chassis.testing.client import RUNS, SSE, ask, check_problem, parse_events, release, wait_for
-from chassis.testing.service import clean_env, create_key, service, unreachable, upgrade
+from chassis.testing.service import clean_env, create_key, service, unreachable, upgrade, users_command
 from chassis.tests import background_app
 from chassis.tests.collector import collecting
 from chassis.tests.files import png
@@ -611,6 +611,61 @@ def test_end_that_cannot_be_told_is_in_the_log_and_the_metrics(
     said = log.read_text(encoding="utf-8")
     assert secret not in said
     assert "ended with status" not in said
+
+
+def test_what_waits_is_limited_and_begins_only_if_it_still_may(
+    new_database: Callable[[], URL], logs: Path, settings: dict[str, str]
+) -> None:
+    """How many of a caller's wait; a key that is revoked meanwhile, a person who is blocked, a day that is used up."""
+    url = new_database()
+    upgrade(url)
+    few = settings | {
+        "AGENT_BACKGROUND_RUNS": "1",
+        "AGENT_BACKGROUND_QUEUED": "2",
+        "API_KEYS_REQUIRED": "True",
+    }
+    free, revoked = create_key(url, "free"), create_key(url, "revoked")
+    limited, acting = (
+        create_key(url, "limited", "--tokens-per-day", "10"),
+        create_key(url, "acting", "--acts-for-users"),
+    )
+    with (
+        service(logs / "limited", url, APP, **few) as server,
+        httpx.Client(base_url=server.address, timeout=30) as client,
+    ):
+        callers = {key: {"Authorization": f"Bearer {key}"} for key in (free, revoked, limited, acting)}
+        callers[acting]["X-User-ID"] = "mallory"
+
+        def put_for(key: str, words: str = "hello") -> str:
+            client.headers = callers[key]
+            return put(client, words)
+
+        underway = put_for(free, f'call look {{"line": "{uuid4().hex}", "seconds": 100}}')
+        wait_for(partial(is_running, client, underway), 30)
+        waiting = [put_for(free) for _ in range(2)]
+        refused = ask(client, "one too many", headers=ASYNC)
+        check_problem(refused, 429, "As many of your runs wait as may (2)")
+        assert int(refused.headers["Retry-After"]) >= 1
+        paths = {key: put_for(key) for key in (revoked, limited, acting)}
+        change(url, "UPDATE api_keys SET revoked_at = now() WHERE id = :id", id=revoked.split("_")[1])
+        change(
+            url,
+            "INSERT INTO api_key_usage (owner, day, input_tokens) VALUES (:id, (now() AT TIME ZONE 'UTC')::date, 10)",
+            id=limited.split("_")[1],
+        )
+        users_command(url, "block", "mallory")
+        client.headers = callers[free]
+        assert client.post(f"{underway}/cancel").status_code == 202
+        assert [end(client, path)["status"] for path in waiting] == ["succeeded"] * 2
+        ended = "SELECT status, error FROM runs WHERE id = :id AND status <> 'running'"
+        for key, error in {
+            revoked: "The key isn't valid any more.",
+            limited: "The key's limit is reached: 10 tokens a day (UTC).",
+            acting: "The person may not use the service any more.",
+        }.items():
+            found = partial(rows, url, ended, id=paths[key][-36:])
+            wait_for(found, 30)
+            assert found() == [("failed", error)]
 
 
 PRIVATE = [

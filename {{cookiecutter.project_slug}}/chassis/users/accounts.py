@@ -55,11 +55,12 @@ class Users:
             return known[0]
         if len(self._known) >= CACHE_SIZE:
             self._known.clear()
-        account = await self._read(f"{USER}{subject}")
+        account = await self.read_account(f"{USER}{subject}")
         self._known[subject] = (account, now + CACHE_SECONDS)
         return account
 
-    async def _read(self, user_id: str) -> Account | None:
+    async def read_account(self, user_id: str) -> Account | None:
+        """Return the account as it is now, by its id; None where the person is blocked."""
         async with self._sessions() as session:
             row = await session.get(ApiUser, user_id)
         if row and row.blocked_at:
