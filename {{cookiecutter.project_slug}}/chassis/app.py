@@ -37,7 +37,7 @@ from chassis.keys.authentication import authenticate
 from chassis.keys.caller import Caller, Keys
 from chassis.keys.limits import admit_later
 from chassis.migrations.options import Options as MigrationOptions
-from chassis.retention.housekeeping import housekeeping
+from chassis.retention.housekeeping import HAS_DOCUMENTS, housekeeping
 from chassis.retention.settings import RetentionSettings
 from chassis.runs.heartbeat import heartbeat
 from chassis.runs.history import WindowedModel
@@ -121,6 +121,7 @@ def create_app(
         agent_settings = AgentSettings.from_env(env)
         file_settings = FileSettings.from_env(env)
         user_settings = UserSettings.from_env(env)
+        knowledge_settings = _knowledge_settings(env)
         retention = RetentionSettings.from_env(env)
         telling = TelemetrySettings.from_env(env)
         background_settings = BackgroundSettings.from_env(env)
@@ -185,6 +186,7 @@ def create_app(
                             "issuer": _issuer(user_settings),
                             "store": store,
                             "files": files,
+                            "knowledge_settings": knowledge_settings,
                             "runner": runner,
                             "readiness": Readiness(engine, alembic_ini, when_ahead),
                         }
@@ -223,6 +225,13 @@ def _own_modules(settings: ApiSettings, env: Mapping[str, str]) -> list[ModuleTy
     there = [name for name in FEATURES if HERE.joinpath(*name.split(".")).with_suffix(".py").exists()]
     modules = [import_module(f"chassis.{name}") for name in there]
     return [m for m in modules if getattr(m, "enabled", lambda *_: True)(settings, env)]
+
+
+def _knowledge_settings(env: Mapping[str, str]) -> Any:
+    """Return what holds for documents, where there are such."""
+    if not HAS_DOCUMENTS:
+        return None
+    return import_module("chassis.knowledge.settings").KnowledgeSettings.from_env(env)
 
 
 def _guards(module: ModuleType) -> list[DependsOn]:

@@ -89,13 +89,15 @@ class Text:
         return cls.of(file.as_posix(), file.read_bytes(), model, place)
 
     @classmethod
-    def of(cls, name: str, data: bytes, model: str, place: Place | None = None) -> Self:
-        """Read and cut a document.
+    def of(
+        cls, name: str, data: bytes, model: str, place: Place | None = None, most: int | None = None
+    ) -> Self:
+        """Read and cut a document, which may have so many characters.
 
         Raises:
             UnreadableError: if there is nothing to be read in it.
         """
-        text = read(data, name)
+        text = read(data, name, most=most)
         passages = {_hash(model, *passage): passage for passage in split(text, PurePosixPath(name).stem)}
         hash_of_all = _hash(model, *(key.hex() for key in passages))
         if place is None:

@@ -28,8 +28,22 @@ def kind_of(data: bytes, name: str) -> str:
     return "html" if suffix in {".html", ".htm"} or HTML.match(data) else "text"
 
 
-def read(data: bytes, name: str, *, seconds: int = SECONDS, megabytes: int = MEGABYTES) -> str:
+def read(
+    data: bytes,
+    name: str,
+    *,
+    seconds: int = SECONDS,
+    megabytes: int = MEGABYTES,
+    most: int | None = None,
+) -> str:
     """Return the text of a document, as Markdown where it has headings.
+
+    Args:
+        data: its contents.
+        name: its name, where they leave open what it is.
+        seconds: how much time it may take where it has to be taken apart.
+        megabytes: how much memory.
+        most: how many characters plain text may have; what is taken apart may have 2 million.
 
     Raises:
         UnreadableError: if there is none to be had.
@@ -41,6 +55,8 @@ def read(data: bytes, name: str, *, seconds: int = SECONDS, megabytes: int = MEG
         text = data.decode("utf-8-sig").replace("\0", "")
     except UnicodeDecodeError as error:
         raise UnreadableError("is not UTF-8") from error
+    if most is not None and len(text) > most:
+        raise UnreadableError(f"holds more than {most} characters")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

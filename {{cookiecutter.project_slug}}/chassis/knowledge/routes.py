@@ -13,25 +13,29 @@ from pgvector import Vector
 from pydantic import BaseModel
 from pydantic_ai.exceptions import AgentRunError
 from sqlalchemy import ColumnElement, Engine, delete, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 from sqlalchemy.orm.interfaces import ORMOption
 from starlette.concurrency import run_in_threadpool
 
 from chassis.database.engine import sync_engine
 from chassis.errors import RunError
-from chassis.http.dependencies import SessionsOf
+from chassis.http.dependencies import SessionsOf, from_state
 from chassis.http.middleware import UploadRoute
 from chassis.http.pagination import Cursor, Limit, after, encode_cursor
 from chassis.keys.authentication import CallerOf
 from chassis.keys.caller import Caller
+from chassis.keys.limits import admit
 from chassis.knowledge.embeddings import Embeddings, EmbeddingsError, current_embeddings
 from chassis.knowledge.ingest import COLLECTION, IngestError, Ingestion, Place, Text
 from chassis.knowledge.reading import UnreadableError
 from chassis.knowledge.settings import KnowledgeSettings
 from chassis.knowledge.tables import Document
+from chassis.knowledge.worker import MAX_CHARS
 from chassis.runs.errors import explain
 
 T = TypeVar("T")
+SettingsOf = Annotated[KnowledgeSettings, from_state("knowledge_settings")]
 
 
 class LoopEmbeddings(Embeddings):
@@ -125,20 +129,22 @@ async def put_document(
     response: Response,
     sessions: SessionsOf,
     caller: CallerOf,
+    settings: SettingsOf,
     shared: Shared = False,
 ) -> DocumentView:
     """Give agents a document, in place of the one with this name: Markdown, text, PDF, DOCX or HTML, as the body."""
     owner = _owner(caller, shared=shared)
     place = Place(owner, collection)
     source = place.source(name)
-    most = KnowledgeSettings.from_env().documents_per_owner
     async with sessions() as session:
         there = await session.scalar(select(Document.source).where(Document.source == source))
-        others = select(func.count()).where(Document.owner == owner, Document.source != source)
-        if owner is not None and (await session.scalar(others) or 0) >= most:
-            detail = f"You have {most} documents, which are the most: delete some first."
-            raise RunError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, final=True)
     data = await request.body()
+    async with sessions.begin() as session:
+        if owner is not None:
+            await _check_room(session, owner, source, len(data), settings)
+        if caller.has_limits:
+            # Its vectors are paid for.
+            await admit(session, caller)
     # It needs a connection that waits: the vectors are made by the same code as the command's.
     engine = sync_engine(sessions.engine.url, application_name="documents")
     try:
@@ -184,10 +190,29 @@ def _owner(caller: Caller, *, shared: bool) -> str | None:
     return None
 
 
+async def _check_room(
+    session: AsyncSession, owner: str, source: str, size: int, settings: KnowledgeSettings
+) -> None:
+    others = select(func.count(), func.coalesce(func.sum(Document.size), 0))
+    count, kept = (
+        await session.execute(others.where(Document.owner == owner, Document.source != source))
+    ).one()
+    if count >= settings.documents_per_owner:
+        detail = f"You have {settings.documents_per_owner} documents, which are the most: delete some first."
+    elif (kept or 0) + size > settings.bytes_per_owner:
+        detail = (
+            f"Your other documents have {kept} bytes, this one {size}, and {settings.bytes_per_owner} are the most: "
+            "delete some first."
+        )
+    else:
+        return
+    raise RunError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, final=True)
+
+
 def _write(engine: Engine, place: Place, name: str, data: bytes) -> None:
     current = current_embeddings()
     model = LoopEmbeddings(current.name, current.embedder)
-    text = Text.of(name, data, model.name, place)
+    text = Text.of(name, data, model.name, place, MAX_CHARS)
     if not text.passages:
         raise UnreadableError("holds no text")
     Ingestion(engine, model).put(text)

@@ -11,3 +11,4 @@ class KnowledgeSettings(EnvironmentSettings):
     model_config = ConfigDict(alias_generator=lambda name: f"KNOWLEDGE_{name}".upper(), populate_by_name=True)
 
     documents_per_owner: int = Field(default=1000, gt=0, description="documents that one owner may keep")
+    bytes_per_owner: int = Field(default=1_000_000_000, gt=0, description="of all of them, as they were sent")

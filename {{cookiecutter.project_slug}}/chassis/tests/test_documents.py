@@ -24,7 +24,7 @@ from chassis.testing.client import check_problem
 from chassis.testing.service import alembic_config_for, clean_env, upgrade
 from chassis.tests.files import pdf
 from chassis.tests.issuer import Issuer
-from chassis.tests.service import create_key, id_of, serving
+from chassis.tests.service import create_key, create_limited_key, id_of, serving
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
@@ -217,7 +217,11 @@ def database(new_database: Callable[[], URL]) -> URL:
 def service(database: URL, logs: Path, model: dict[str, str], issuer: Issuer) -> Iterator[httpx.Client]:
     """The service where callers show who they are, and may keep three documents."""
     people = {"OIDC_ISSUER": issuer.address, "OIDC_AUDIENCE": "https://agents.example.com"}
-    limits = {"KNOWLEDGE_DOCUMENTS_PER_OWNER": "3", "API_MAX_UPLOAD_BYTES": "100000"}
+    limits = {
+        "KNOWLEDGE_DOCUMENTS_PER_OWNER": "3",
+        "KNOWLEDGE_BYTES_PER_OWNER": "2100000",
+        "API_MAX_UPLOAD_BYTES": "2100000",
+    }
     with serving(
         logs / "documents", database, API_KEYS_REQUIRED="True", **limits, **people, **model
     ) as client:
@@ -366,11 +370,15 @@ def test_limits_and_refusals(service: httpx.Client, ada: dict[str, str], bob: di
         (b"\xff\xfe", "a.txt", 422, "The document is not UTF-8."),
         (b"", "a.txt", 422, "The document holds no text."),
         (b"%PDF-1.7", "a.pdf", 422, "is no PDF"),
-        (b"x" * 100_001, "a.txt", 413, "Send a smaller document"),
+        (b"x" * 2_000_001, "a.txt", 422, "holds more than 2000000 characters"),
+        (b"x" * 2_100_001, "a.txt", 413, "Send a smaller document"),
         (b"x", "a%2Fb.txt", 404, ""),
     ):
         check_problem(put(service, data, name, headers=bob), status, words)
     check_problem(put(service, b"x", "a.txt", "no%20collection", headers=bob), 422, "collection")
+    check_problem(
+        put(service, b"x" * 2_099_990, "2.md", headers=ada), 413, "have 16 bytes, this one 2099990, and"
+    )
     # The last that was changed comes first, and a page ends where the next one starts.
     listed: list[str] = []
     cursor: str | None = None
@@ -383,6 +391,23 @@ def test_limits_and_refusals(service: httpx.Client, ada: dict[str, str], bob: di
     assert listed == ["2.md", "1.md", "0.md"]
     assert cursor is None
     check_problem(service.get("/v1/documents?cursor=x", headers=ada), 422, "next_cursor")
+
+
+def test_a_document_counts_as_a_run(service: httpx.Client, database: URL) -> None:
+    key = {"Authorization": f"Bearer {create_limited_key(database, 2)}"}
+    assert put(service, b"One", "a.md", headers=key).status_code == 201
+    assert found(service, "one", headers=key)
+    check_problem(put(service, b"Two", "a.md", headers=key), 429, "2 runs a minute")
+    assert service.get("/v1/documents/notes/a.md", headers=key).json()["text"] == "One"
+
+
+@pytest.mark.parametrize("name", ["KNOWLEDGE_DOCUMENTS_PER_OWNER", "KNOWLEDGE_BYTES_PER_OWNER"])
+def test_limits_that_cannot_be_are_told_at_start(name: str) -> None:
+    env = clean_env(DATABASE_URL="postgresql://localhost/none") | {name: "none"}
+    command = [sys.executable, "-c", "import chassis.tests.app"]
+    done = subprocess.run(command, cwd=WORKSPACE, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert f"The service can't start: {name}" in done.stderr
 
 
 def test_a_text_is_only_loaded_where_it_is_shown() -> None:
