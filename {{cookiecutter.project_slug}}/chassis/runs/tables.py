@@ -122,7 +122,10 @@ class RunEvents(Base):
 
 
 class BackgroundRun(Base):
-    """What it takes to begin a run in the background, again too, in any process; gone with its end."""
+    """What it takes to begin a run in the background, again too, in any process; gone with its end.
+
+    Where it waits for a person's word and names a webhook, the address stays for the run that goes on with it.
+    """
 
     __tablename__ = "background_runs"
 

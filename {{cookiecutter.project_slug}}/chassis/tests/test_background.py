@@ -307,6 +307,22 @@ def test_end_after_a_persons_word_is_told_however_it_comes(replicas: Replicas, r
     wait_for(lambda: not left(), 30)
 
 
+@pytest.mark.parametrize(("verb", "types"), {"break": ["failed"], "loop": ["waiting", "waiting"]}.items())
+def test_each_end_after_a_persons_word_is_told(
+    replicas: Replicas, receiver: Receiver, verb: str, types: list[str]
+) -> None:
+    one, two = replicas.clients
+    path = put(one, f'{verb} pay {{"line": "{uuid4().hex}"}}', webhook=f"{receiver.address}/words")
+    run = end(one, path)
+    for status in types:
+        word = {"decisions": [{"id": run["calls"][0]["id"], "approve": True}]}
+        two.post(f"/v1/runs/{run['run_id']}/decisions", json=word)
+        run_id = one.get(f"/v1/runs/{run['run_id']}").json()["continued_by"]
+        [told_of] = heard_of(receiver, run_id)
+        assert told_of["type"] == f"run.{status}"
+        run = end(one, f"/v1/runs/{run_id}")
+
+
 def test_run_is_stopped_from_anywhere(replicas: Replicas) -> None:
     one, two = replicas.clients
     for client in (one, two):
