@@ -34,13 +34,13 @@ NEW_VERSION = (
     ),
     (
         "chassis/conversations/store.py",
-        "    agent_id: str | None\n\n\nclass Branch",
-        "    agent_id: str | None\n    language: str\n\n\nclass Branch",
+        "    agent_id: str | None\n    attachments",
+        "    language: str\n    agent_id: str | None\n    attachments",
     ),
     (
         "chassis/conversations/store.py",
-        '    ANSWERED_LAST.label("agent_id"),\n)\n',
-        '    ANSWERED_LAST.label("agent_id"),\n    tables.Conversation.language,\n)\n',
+        '    ANSWERED_LAST.label("agent_id"),\n',
+        '    tables.Conversation.language,\n    ANSWERED_LAST.label("agent_id"),\n',
     ),
     (
         "chassis/conversations/routes.py",
