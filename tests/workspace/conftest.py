@@ -16,13 +16,15 @@ def packages_of_all(once: Once) -> Path:
     """An environment with what any answer brings, for workspaces that are baked without installing."""
 
     def make(folder: Path) -> None:
-        answers = {"use_ag_ui": "yes", "install": "no", "init_git": "no"}
+        answers = {"use_ag_ui": "yes", "use_prometheus": "yes", "install": "no", "init_git": "no"}
         outcome = cookiecutter(folder, answers)
         assert outcome.code == 0, outcome.output
         workspace = folder / "agent-api"
         run(UV, "sync", "--quiet", "--all-groups", cwd=workspace)
         python = ("--python", workspace / ".venv/bin/python")
-        run(UV, "pip", "install", "--quiet", *python, "pydantic-ai-slim[anthropic,google]", cwd=workspace)
+        # Buckets are read by what a team adds itself.
+        more = ("pydantic-ai-slim[anthropic,bedrock,google]", "obstore", "moto[s3,server]")
+        run(UV, "pip", "install", "--quiet", *python, *more, cwd=workspace)
 
     return once.folder("packages-of-all", make) / "agent-api/.venv"
 
