@@ -103,7 +103,7 @@ def test_with_changes_in_the_chassis(workspace: Workspace, first: Workspace) -> 
     commit(workspace.path, "Ours")
     told = update(workspace, "--no-check", python=python_of(first)).output
     assert not workspace.has_file("chassis/errors.py")
-    assert workspace.read("chassis/failures.py").startswith('"""Ours. ')
+    assert workspace.read("chassis/errors2.py").startswith('"""Ours. ')
     tables = workspace.read("chassis/runs/tables.py")
     assert tables.startswith('"""Ours. ')
     assert "note: Mapped" in tables
