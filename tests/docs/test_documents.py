@@ -389,8 +389,8 @@ def test_messages_of_the_guide(workspace: Workspace) -> None:
     declared = workspace.read(tables)
     without_column = declared.replace("    model: Mapped[str]\n", "")
     in_public = declared.replace(
-        "'succeeded')\"),\n        ),\n    )",
-        '\'succeeded\')"),\n        ),\n        {"schema": "public"},\n    )',
+        'text("calls IS NOT NULL")),\n    )',
+        'text("calls IS NOT NULL")),\n        {"schema": "public"},\n    )',
     )
     assert declared not in (without_column, in_public)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -180,13 +181,15 @@ def test_what_is_copied_counts_too(strict: httpx.Client, database: URL, tmp_path
     file = upload(strict, b"x" * 900)
     conversations = [show(strict, "look", file).json()["conversation_id"] for _ in range(4)]
     check_problem(show(strict, "look", file), 413, "have 3600 bytes, and 4000 are the most")
+    # Nothing is copied where it was said already.
+    assert show(strict, "again", file, conversation=conversations[0]).is_success
+    if find_spec("chassis.protocols.openai") is None:
+        return
     response = {
         "model": "assistant",
         "input": [{"role": "user", "content": [{"type": "input_file", "file_id": file}]}],
     }
     assert strict.post("/v1/responses", json=response).status_code == 413
-    # Nothing is copied where it was said already.
-    assert show(strict, "again", file, conversation=conversations[0]).is_success
     sent = {"type": "image_url", "image_url": {"url": data_url(b"\x89PNG\r\n\x1a\n" + bytes(892))}}
     for words, status in (("look", 200), (order(tmp_path / "ledger"), 413)):
         content = [{"type": "text", "text": words}, sent]
