@@ -2,12 +2,20 @@
 
 import os
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from chassis.settings import SettingsError, trimmed
+
+
+def _split(value: Any) -> Any:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+# Several with commas between them.
+Listed = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class EnvironmentSettings(BaseModel):

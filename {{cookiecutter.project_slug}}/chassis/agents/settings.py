@@ -1,14 +1,10 @@
 """Settings of the agents, from environment variables that start with ``AGENT_``."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-from chassis.environment import EnvironmentSettings
-
-
-def _names(value: Any) -> Any:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+from chassis.environment import EnvironmentSettings, Listed
 
 
 def _with_providers(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -17,7 +13,7 @@ def _with_providers(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_with_providers)]
+Names = Annotated[Listed, AfterValidator(_with_providers)]
 
 
 class AgentSettings(EnvironmentSettings):

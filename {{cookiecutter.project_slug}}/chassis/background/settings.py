@@ -2,18 +2,14 @@
 
 import base64
 import binascii
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from chassis.environment import EnvironmentSettings
+from chassis.environment import EnvironmentSettings, Listed
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 -- what secrets begin with
 SHORTEST = 24  # bytes, as the specification says
-
-
-def _words(value: Any) -> Any:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
 def _secrets(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -28,9 +24,6 @@ def _secrets(values: tuple[str, ...]) -> tuple[str, ...]:
                 f"write {SECRET_PREFIX} and at least {SHORTEST} random bytes in base64, as of: openssl rand -base64 32"
             )
     return values
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
 class BackgroundSettings(EnvironmentSettings):
@@ -50,10 +43,10 @@ class BackgroundSettings(EnvironmentSettings):
     background_attempts: int = Field(
         default=3, gt=0, description="how often a run is begun whose process died, before it counts as failed"
     )
-    webhook_secrets: Annotated[Words, AfterValidator(_secrets)] = Field(
+    webhook_secrets: Annotated[Listed, AfterValidator(_secrets)] = Field(
         default=(), description="what webhooks are signed with; several while one replaces another"
     )
-    webhook_hosts: Words = Field(
+    webhook_hosts: Listed = Field(
         default=(), description="HOST or HOST:PORT that may be private, and told without TLS"
     )
     webhook_seconds: float = Field(default=86_400, gt=0, description="for how long an end is told again")

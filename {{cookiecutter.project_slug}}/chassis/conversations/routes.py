@@ -123,7 +123,7 @@ async def read_conversation(
     record = await store.read_record(conversation_id)
     entries = await store.load_entries(conversation_id, limit=limit, scope=caller.owner)
     if summary is None or record is None or entries is None:
-        raise _not_found(conversation_id)
+        raise no_conversation(conversation_id)
     return ConversationDetail(
         **summary._asdict(),
         messages=[view for entry in entries for view in _views(entry)],
@@ -138,7 +138,7 @@ async def rename_conversation(
     """Give a conversation another title."""
     summary = await store.rename(conversation_id, caller.owner, body.title)
     if summary is None:
-        raise _not_found(conversation_id)
+        raise no_conversation(conversation_id)
     return ConversationView(**summary._asdict())
 
 
@@ -146,11 +146,12 @@ async def rename_conversation(
 async def delete_conversation(conversation_id: ConversationPath, store: StoreOf, caller: CallerOf) -> None:
     """Delete a conversation, its messages and its runs."""
     if await store.read_summary(conversation_id, caller.owner) is None:
-        raise _not_found(conversation_id)
+        raise no_conversation(conversation_id)
     await store.delete(conversation_id, scope=caller.owner)
 
 
-def _not_found(conversation_id: str) -> HTTPException:
+def no_conversation(conversation_id: str) -> HTTPException:
+    """Return the answer where there is no such conversation of the caller's."""
     return HTTPException(HTTPStatus.NOT_FOUND, f"There is no conversation {conversation_id!r}.")
 
 

@@ -1,10 +1,10 @@
 """Which files are taken, and how large, from variables that start with ``API_FILE_``."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
-from chassis.environment import EnvironmentSettings
+from chassis.environment import EnvironmentSettings, Listed
 
 # Those that the models of all four providers read; JSON they are sent as plain text.
 IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
@@ -12,10 +12,6 @@ PDF = "application/pdf"
 JSON = "application/json"
 TEXTS = ("text/plain", "text/markdown", "text/csv", JSON)
 NONE = "none"
-
-
-def _split(value: Any) -> Any:
-    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
 def _known(types: tuple[str, ...]) -> tuple[str, ...]:
@@ -28,7 +24,7 @@ def _known(types: tuple[str, ...]) -> tuple[str, ...]:
     return types
 
 
-Types = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_known)]
+Types = Annotated[Listed, AfterValidator(_known)]
 
 
 class FileSettings(EnvironmentSettings):

@@ -5,12 +5,12 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 from pydantic import BaseModel, StringConstraints
 from sqlalchemy import and_, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from chassis.conversations.routes import ConversationPath
+from chassis.conversations.routes import ConversationPath, no_conversation
 from chassis.conversations.tables import Conversation
 from chassis.database.engine import Sessions
 from chassis.http.dependencies import SessionsOf
@@ -100,7 +100,7 @@ async def list_feedback(
     async with sessions() as session:
         rows = (await session.execute(query)).all()
     if not rows:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no conversation {conversation_id!r}.")
+        raise no_conversation(conversation_id)
     return FeedbackList(feedback=[Feedback(**row._asdict()) for row in rows if row.run_id])
 
 
