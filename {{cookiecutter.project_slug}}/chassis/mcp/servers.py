@@ -3,7 +3,10 @@
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -20,19 +23,25 @@ from chassis.settings import SettingsError
 # What decides on a call is passed on.
 OURS = (RunError, ModelRetry, ToolFailed, ApprovalRequired, CallDeferred)
 RETRY_SECONDS = 5
+# What the protocol's package says of a connection that is gone, and of a session that a new server doesn't know.
+CONNECTION_CLOSED = -32000
+UNKNOWN_SESSION = "Session terminated"
+
+Connector = Callable[[], AbstractToolset[Deps]]
 
 
 def mcp_server(name: str, file: Path = FILE) -> AbstractToolset[Deps]:
     """Return the tools of a server that `agents/mcp.json` describes, for `Agent(toolsets=[…])`.
 
-    Their names begin with the server's: `time_convert`. Nothing is connected before a run needs it, and then for as
-    long as runs do; a process of its own that a server is stays for the next.
+    Their names begin with the server's: `time_convert`. Nothing is connected before a run needs it, and each run
+    connects for itself; a process of its own that a server is stays for the next, and is started anew when it ended.
 
     Raises:
         SettingsError: if it isn't described so that it can be used, or the package isn't installed.
     """
     config = read_server(name, file)
-    tools: AbstractToolset[Deps] = _Server(_toolset(name, config), name, config.call_seconds)
+    connect = _connector(name, config)
+    tools: AbstractToolset[Deps] = _Server(connect(), connect, name, config.call_seconds)
     if config.tools is not None:
         allowed = frozenset(config.tools)
         tools = tools.filtered(lambda _, tool: tool.name in allowed)
@@ -41,7 +50,7 @@ def mcp_server(name: str, file: Path = FILE) -> AbstractToolset[Deps]:
     return tools.prefixed(name)
 
 
-def _toolset(name: str, config: ServerConfig) -> AbstractToolset[Deps]:
+def _connector(name: str, config: ServerConfig) -> Connector:
     # Its log has a form of its own, and quotes what servers say.
     os.environ.setdefault("FASTMCP_LOG_ENABLED", "false")
     try:
@@ -59,11 +68,12 @@ def _toolset(name: str, config: ServerConfig) -> AbstractToolset[Deps]:
         "tool_error_behavior": "failed",
     }
     if config.url is not None:
-        return MCPToolset(config.url, id=name, headers=config.headers or None, **limits)
+        return partial(MCPToolset, config.url, id=name, headers=config.headers or None, **limits)
     command, *args = _bound_to_us([str(config.command), *config.args])
     cwd = None if config.cwd is None else str(config.cwd)
     # Of our own environment it gets no more than the path and the like.
-    return MCPToolset(StdioTransport(command, args, env=config.env, cwd=cwd), id=name, **limits)
+    process = StdioTransport(command, args, env=config.env, cwd=cwd)
+    return partial(MCPToolset, process, id=name, **limits)
 
 
 def _bound_to_us(command: list[str]) -> list[str]:
@@ -72,22 +82,57 @@ def _bound_to_us(command: list[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else command
 
 
+def _has_ended(error: BaseException | None) -> bool:
+    """Tell whether the connection is gone, or what the server knew of it: all of the protocol's errors have a code."""
+    while error is not None:
+        said = getattr(error, "error", None)
+        if (
+            getattr(said, "code", None) == CONNECTION_CLOSED
+            or getattr(said, "message", None) == UNKNOWN_SESSION
+        ):
+            return True
+        error = error.__cause__
+    return False
+
+
 @dataclass
 class _Server(WrapperToolset[Deps]):
     """Says whose fault it is. Errors of a server may quote what it was sent, so no word of them is repeated."""
 
+    connect: Connector
     name: str
     call_seconds: float
+    connected: bool = field(default=False, init=False)
+    ended: bool = field(default=False, init=False)
+
+    async def for_run(self, ctx: RunContext[Deps]) -> AbstractToolset[Deps]:
+        """Return one for this run alone: what runs share would last, dead or alive, for as long as any is underway."""
+        return replace(self, wrapped=self.connect())
 
     async def __aenter__(self) -> Self:
         try:
             await super().__aenter__()
         except Exception as error:
             raise self._away() from error
+        self.connected = True
         return self
 
+    async def __aexit__(self, *args: Any) -> bool | None:
+        if not self.connected:
+            return None
+        self.connected = False
+        return await super().__aexit__(*args)
+
     async def get_tools(self, ctx: RunContext[Deps]) -> dict[str, ToolsetTool[Deps]]:
-        """Return its tools."""
+        """Return its tools, after connecting anew where the server has ended since it was last asked."""
+        try:
+            if not self.ended:
+                return await super().get_tools(ctx)
+        except Exception as error:
+            # It was there, or seemed to be, when the run began.
+            if not _has_ended(error):
+                raise self._away() from error
+        await self._connect_anew()
         try:
             return await super().get_tools(ctx)
         except Exception as error:
@@ -99,13 +144,21 @@ class _Server(WrapperToolset[Deps]):
         """Call a tool. The model is told where that doesn't work."""
         try:
             return await super().call_tool(name, tool_args, ctx, tool)
-        except OURS:
-            raise
         except Exception as error:
+            self.ended = self.ended or _has_ended(error)
+            if isinstance(error, OURS) and not self.ended:
+                raise
             raise ToolFailed(
                 f"The server of this tool gave no answer, or none within {self.call_seconds:g} seconds. "
                 "Whether the call was carried out isn't known."
             ) from error
+
+    async def _connect_anew(self) -> None:
+        with suppress(Exception):
+            await self.__aexit__(None, None, None)
+        self.wrapped = self.connect()
+        self.ended = False
+        await self.__aenter__()
 
     def _away(self) -> RunError:
         detail = f"The MCP server {self.name!r}, whose tools the agent needs, can't be reached."

@@ -178,7 +178,8 @@ async def _check_arguments(
     call_id: str, name: str, arguments: dict[str, Any], agent: Agent[Deps, Any], context: RunContext[Deps]
 ) -> None:
     for toolset in agent.toolsets:
-        tool = (await toolset.get_tools(context)).get(name)
+        async with await toolset.for_run(context) as connected:
+            tool = (await connected.get_tools(context)).get(name)
         if tool is None:
             continue
         try:

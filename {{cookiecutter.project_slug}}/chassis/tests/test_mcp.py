@@ -14,12 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 from sqlalchemy import URL
 
+from chassis.mcp import mcp_server
 from chassis.mcp.config import read_server
 from chassis.runs.arguments import what_is_wrong
 from chassis.settings import SettingsError
-from chassis.testing.client import check_problem, wait_for
+from chassis.testing.client import SSE, check_problem, release, wait_for
 from chassis.testing.service import Server, clean_env, running, service, serving
 
 APP = "chassis.tests.mcp_app:app"
@@ -162,15 +166,60 @@ def test_its_process_is_started_anew(database: URL, logs: Path, variables: dict[
         assert clock_of(server, client) != clock
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="It looks into /proc.")
+def test_it_is_started_anew_beside_a_run_that_had_it(
+    database: URL, logs: Path, variables: dict[str, str], provider: httpx.Client
+) -> None:
+    with (
+        service(logs / "beside", database, APP, **variables) as server,
+        httpx.Client(base_url=server.address, timeout=60) as client,
+    ):
+        clock = clock_of(server, client)
+        body = {"input": "hold 3 tick"}
+        with client.stream("POST", "/v1/agents/clock/runs", json=body, headers=SSE) as underway:
+            lines = underway.iter_lines()
+            next(line for line in lines if "tick/1" in line)
+            os.kill(clock, signal.SIGKILL)
+            assert clock_of(server, client) != clock
+            release(provider)
+            assert any("tick/3" in line for line in lines)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="It looks into /proc.")
+def test_it_is_started_anew_in_the_midst_of_a_run(file: Path) -> None:
+    steps = iter(["call", "kill", "call", "end"])
+
+    def think(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+        step = next(steps)
+        if step == "end":
+            return ModelResponse([TextPart("done")])
+        if step == "kill":
+            [clock] = clocks(os.getpid())
+            os.kill(clock, signal.SIGKILL)
+        return ModelResponse([ToolCallPart("time_get_current_time", {"timezone": "Europe/Berlin"})])
+
+    agent = Agent(FunctionModel(think), toolsets=[mcp_server("time", file)])
+    messages = agent.run_sync("").all_messages()
+    first, second, third = (
+        part for message in messages for part in message.parts if isinstance(part, ToolReturnPart)
+    )
+    assert (first.outcome, second.outcome, third.outcome) == ("success", "failed", "success")
+    assert "Whether the call was carried out isn't known" in str(second.content)
+
+
 def clock_of(server: Server, client: httpx.Client) -> int:
     """The process of the clock that the service has started."""
     assert "Berlin" in call(client, "clock", "time_get_current_time", timezone="Europe/Berlin")
-    [clock] = [
+    [clock] = clocks(server.process.pid)
+    return clock
+
+
+def clocks(parent: int) -> list[int]:
+    return [
         int(path.parent.name)
         for path in Path("/proc").glob("[0-9]*/cmdline")
-        if is_child(path.parent, server.process.pid) and b"mcp_server_time" in path.read_bytes()
+        if is_child(path.parent, parent) and b"mcp_server_time" in path.read_bytes()
     ]
-    return clock
 
 
 def is_child(process: Path, parent: int) -> bool:
