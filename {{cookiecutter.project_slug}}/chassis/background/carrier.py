@@ -34,7 +34,8 @@ from chassis.runs.attempts import Attempts, Work, count_queued, go_on, patiently
 from chassis.runs.events import RunLog
 from chassis.runs.metrics import count
 from chassis.runs.records import RepeatedRun
-from chassis.runs.runner import Runner, StartedRun
+from chassis.runs.runner import Runner
+from chassis.runs.started import StartedRun
 from chassis.runs.tables import Run, RunStatus
 from chassis.runs.usage import usage_in
 from chassis.runs.views import began, render, restarted, view_run

@@ -40,7 +40,8 @@ from chassis.http.settings import ApiSettings
 from chassis.http.streaming import EventStream
 from chassis.keys.caller import Caller
 from chassis.runs.approval import Decided
-from chassis.runs.runner import Runner, StartedRun
+from chassis.runs.runner import Runner
+from chassis.runs.started import StartedRun
 from chassis.runs.views import ModelChoice, RunnerOf
 
 Adapter: TypeAlias = UIAdapter[Any, Any, Any, Deps, Any]

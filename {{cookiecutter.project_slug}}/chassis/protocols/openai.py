@@ -37,7 +37,7 @@ from chassis.protocols.openai_messages import (
     history_of,
     run_events,
 )
-from chassis.runs.runner import StartedRun
+from chassis.runs.started import StartedRun
 from chassis.runs.views import ModelChoice, RunnerOf
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute)

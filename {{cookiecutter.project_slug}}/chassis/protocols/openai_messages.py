@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from chassis.database.jsonb import encodable
 from chassis.runs.approval import calls_of, words_for
-from chassis.runs.runner import StartedRun
+from chassis.runs.started import StartedRun
 
 TEXTS = frozenset({"text", "input_text", "output_text", "refusal"})
 FILES = frozenset({"image_url", "file", "input_image", "input_file"})

@@ -23,7 +23,7 @@ from chassis.database.jsonb import encodable, restored
 from chassis.errors import RunError
 from chassis.protocols.openai_messages import answer_of, text_of
 from chassis.runs.approval import words_for
-from chassis.runs.runner import StartedRun
+from chassis.runs.started import StartedRun
 from chassis.runs.tables import Run, RunStatus
 from chassis.runs.usage import usage_of
 

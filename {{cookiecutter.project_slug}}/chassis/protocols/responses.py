@@ -33,7 +33,8 @@ from chassis.protocols.response_views import RESPONSE, ResponseView, replay, run
 from chassis.runs.errors import still_underway
 from chassis.runs.records import RepeatedRun
 from chassis.runs.routes import IdempotencyKey
-from chassis.runs.runner import Runner, StartedRun
+from chassis.runs.runner import Runner
+from chassis.runs.started import StartedRun
 from chassis.runs.tables import Run, RunStatus
 from chassis.runs.views import ModelChoice, RunnerOf
 

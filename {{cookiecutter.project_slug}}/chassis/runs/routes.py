@@ -24,7 +24,8 @@ from chassis.runs import feedback
 from chassis.runs.approval import Decisions, results_of
 from chassis.runs.errors import still_underway
 from chassis.runs.records import RepeatedRun
-from chassis.runs.runner import Runner, StartedRun
+from chassis.runs.runner import Runner
+from chassis.runs.started import StartedRun
 from chassis.runs.tables import RunStatus
 from chassis.runs.views import (
     ModelChoice,

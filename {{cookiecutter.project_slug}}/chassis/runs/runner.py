@@ -9,14 +9,13 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import anyio
 from pydantic_ai import (
-    Agent,
     AgentRunResult,
     AgentRunResultEvent,
     AgentStreamEvent,
@@ -37,151 +36,42 @@ from pydantic_ai.messages import (
     UserPromptPart,
     repair_messages,
 )
-from pydantic_ai.models import Model
 from pydantic_ai.usage import RunUsage
 from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from chassis.agents.choice import Models, first_of, who_answered
+from chassis.agents.choice import Models, who_answered
 from chassis.agents.deps import Deps
 from chassis.agents.registry import Agents, RegisteredAgent
 from chassis.agents.settings import AgentSettings
 from chassis.context import RUN_ID
 from chassis.conversations.contents import attachments, words
-from chassis.conversations.store import Branch, DatabaseConversationStore
+from chassis.conversations.store import DatabaseConversationStore
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import encodable
 from chassis.errors import RunError
 from chassis.files.references import items
 from chassis.keys.caller import Caller
 from chassis.runs import metrics
-from chassis.runs.approval import Decided, calls_of, decide, not_done, not_kept, waits_for_client
+from chassis.runs.approval import Decided, calls_of, decide, not_kept, waits_for_client
 from chassis.runs.attempts import Work
 from chassis.runs.checkpoints import Checkpoints
 from chassis.runs.clock import Clock
+from chassis.runs.continuation import Continuation
 from chassis.runs.errors import INTERRUPTED, explain, timed_out, too_busy
 from chassis.runs.events import EventStore, RunLog
 from chassis.runs.load import refused_runs, underway_runs
-from chassis.runs.records import RunRecords, no_conversation, title_of
+from chassis.runs.records import RunRecords, title_of
+from chassis.runs.started import Answer, StartedRun
 from chassis.runs.tables import Run, RunStatus
 from chassis.runs.usage import Meter, usage_in, usage_of
 
 logger = logging.getLogger(__name__)
 
-# How long the answer to a wish to stop a run waits for its end, and so does the next run of its conversation.
-STOP_SECONDS = 2
-
 Events = AsyncIterator[AgentStreamEvent | AgentRunResultEvent[Any]]
 # Makes of an event its name and data for the caller, or None where callers have no use for it.
 Render = Callable[["StartedRun | AgentStreamEvent | Answer | RunError"], tuple[str, str] | None]
-
-
-@dataclass(slots=True)
-class Unfinished:
-    """What becomes of a run's messages if it is stopped; without `wanted` its conversation is as it was before.
-
-    `timed_out` is why it was stopped, if that is why.
-    """
-
-    wanted: bool = False
-    timed_out: bool = False
-    # Tells what the caller has said, where that isn't the prompt.
-    said: Callable[[], Awaitable[Sequence[ModelMessage]]] | None = None
-    # All messages of a run that was decided on, as they come.
-    noted: list[ModelMessage] = field(default_factory=list)
-
-    def brought(self, run_id: uuid.UUID) -> list[ModelMessage]:
-        """Return those of them that the run itself has brought."""
-        return [message for message in self.noted if message.run_id == str(run_id)]
-
-
-@dataclass(frozen=True, slots=True)
-class StartedRun:
-    """A run that has its row; nothing was sent to the model yet."""
-
-    id: uuid.UUID
-    agent_id: str
-    agent: Agent[Deps, Any]
-    model: Model
-    caller: Caller
-    # What is asked, and shown with it.
-    content: str | Sequence[UserContent]
-    conversation: Conversation
-    # Whether the conversation is kept here; else the caller sends it along each time.
-    kept: bool
-    token: CancellationToken
-    deps: Deps
-    meter: Meter
-    began: float
-    # Where it leaves the history of its conversation, if it doesn't go on at its end.
-    branch: Branch | None = None
-    # What the caller has told of before the prompt, to be kept with it.
-    earlier: Sequence[ModelMessage] = ()
-    # The person's word on the calls that the run before it waited for.
-    decided: Decided | None = None
-    # Which attempt this is at a run in the background, and what the ones before have brought, the end of `earlier`.
-    attempt: int | None = None
-    resumed: Sequence[ModelMessage] = ()
-    save: Callable[[Sequence[ModelMessage]], Awaitable[None]] | None = None
-    unfinished: Unfinished = field(default_factory=Unfinished)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def stop(self) -> None:
-        """Stop it on purpose: what it has said so far is kept, as whoever stopped it has seen it."""
-        self.unfinished.wanted = True
-        self.token.cancel()
-
-    async def stopped(self) -> None:
-        """Wait a little for its end, if it was stopped, or its caller has gone.
-
-        Whoever stops a run asks something else next, which the one underway would keep out.
-        """
-        if self.token.cancelled:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), STOP_SECONDS)
-
-    @property
-    def question(self) -> str | Sequence[UserContent] | None:
-        """What the model is still to be asked."""
-        return None if self.resumed else self.content or None
-
-    @property
-    def before(self) -> RunUsage:
-        """What the conversation had used before it."""
-        return self.conversation.usage - usage_in(self.resumed) if self.resumed else self.conversation.usage
-
-    @property
-    def model_id(self) -> str:
-        """The model that is asked first."""
-        return first_of(self.model).model_id
-
-    @property
-    def prompt(self) -> str:
-        """What is asked, in words."""
-        return words(self.content)
-
-    @property
-    def owner(self) -> str:
-        """Whose run it is."""
-        return self.caller.owner
-
-    @property
-    def conversation_id(self) -> str | None:
-        """The id of the conversation that it is kept in."""
-        return self.conversation.conversation_id if self.kept else None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How a run ended that ended well; `usage` is of this run alone."""
-
-    run: StartedRun
-    output: Any
-    usage: RunUsage
-    model_id: str
-    # Those that wait for a person's word: then there is no output.
-    calls: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Queue(Protocol):
@@ -229,6 +119,7 @@ class Runner:
         self._settings = settings
         self.at_most = settings.concurrent_runs
         self.records = RunRecords(sessions)
+        self._continuation = Continuation(store, self.records, settings.history_messages)
         self.underway: dict[uuid.UUID, StartedRun] = {}
         self.logs: dict[uuid.UUID, RunLog] = {}
         self.events = EventStore(sessions)
@@ -302,7 +193,7 @@ class Runner:
                         await other.stopped()
             if conversation_id is not None and replaces is not None:
                 try:
-                    found = await self._find_before(conversation_id, replaces, caller.owner)
+                    found = await self._continuation.find_before(conversation_id, replaces, caller.owner)
                 except RunError:
                     # Where it is a repeated request, the message was replaced by the first.
                     if idempotency_key:
@@ -310,16 +201,20 @@ class Runner:
                     raise
                 conversation, branch, is_new = *found, False
             elif conversation_id is not None and after is not None:
-                conversation, branch = await self._find_after(conversation_id, after, caller.owner)
+                conversation, branch = await self._continuation.find_after(
+                    conversation_id, after, caller.owner
+                )
                 is_new = False
             elif conversation_id is not None:
-                conversation, is_new = await self._find(conversation_id, caller.owner, create=create)
+                conversation, is_new = await self._continuation.find(
+                    conversation_id, caller.owner, create=create
+                )
             # A tool call that was never answered, as when a tab was closed over the question, must not end all.
             earlier = repair_messages(earlier)
             if decided and (open_calls := conversation.deferred_tool_requests) and open_calls.calls:
                 raise waits_for_client(open_calls)
             if not decided:
-                left_open = await self._left_open(conversation, caller.owner)
+                left_open = await self._continuation.left_open(conversation, caller.owner)
                 earlier = [*left_open, *earlier]
                 known = repair_messages([*conversation.messages, *left_open])
                 conversation.messages = [*known, *earlier[len(left_open) :]]
@@ -391,13 +286,15 @@ class Runner:
         model = self._models.choose(registered.agent, work.model)
         branch = None
         if work.replaces is not None:
-            conversation, branch = await self._find_before(work.conversation_id, work.replaces, owner)
+            conversation, branch = await self._continuation.find_before(
+                work.conversation_id, work.replaces, owner
+            )
         else:
-            conversation, _ = await self._find(work.conversation_id, owner, create=False)
+            conversation, _ = await self._continuation.find(work.conversation_id, owner, create=False)
         limit = conversation.usage.requests + self._settings.request_limit
         # Under another run's name these messages would be taken for this attempt's.
         said = [replace(message, run_id=None) for message in work.said]
-        left_open = await self._left_open(conversation, owner)
+        left_open = await self._continuation.left_open(conversation, owner)
         conversation.messages = [*repair_messages([*conversation.messages, *left_open]), *said]
         conversation.usage = conversation.usage + usage_in(work.said)
         meter = Meter(request_limit=limit)
@@ -596,57 +493,6 @@ class Runner:
             await asyncio.wait(self._tasks, timeout=5)
         for run in list(self.underway.values()):
             await self._end(run, RunStatus.INTERRUPTED, INTERRUPTED.detail)
-
-    async def _find(self, conversation_id: str, owner: str, *, create: bool) -> tuple[Conversation, bool]:
-        """Return the owner's conversation, and whether it is yet to be made."""
-        if not create:
-            limit = self._settings.history_messages
-            found = await self._store.load(conversation_id, limit=limit, scope=owner)
-            if found is None:
-                raise no_conversation(conversation_id)
-            return found, False
-        record = await self._store.read_record(conversation_id)
-        if record is None:
-            return Conversation(conversation_id=conversation_id), True
-        if record.scope != owner:
-            raise no_conversation(conversation_id)
-        found = Conversation(conversation_id=conversation_id, usage=record.usage, revision=record.revision)
-        return found, False
-
-    async def _find_before(
-        self, conversation_id: str, message_id: str, owner: str
-    ) -> tuple[Conversation, Branch]:
-        limit = self._settings.history_messages
-        try:
-            found = await self._store.load_before(conversation_id, message_id, limit=limit, scope=owner)
-        except KeyError:
-            detail = f"The conversation {conversation_id!r} has no message of the user's with the id {message_id!r}"
-            raise RunError(HTTPStatus.NOT_FOUND, f"{detail}, or has left it behind.") from None
-        if found is None:
-            raise no_conversation(conversation_id)
-        return found
-
-    async def _find_after(
-        self, conversation_id: str, run_id: uuid.UUID, owner: str
-    ) -> tuple[Conversation, Branch | None]:
-        limit = self._settings.history_messages
-        try:
-            found = await self._store.load_after(conversation_id, str(run_id), limit=limit, scope=owner)
-        except KeyError:
-            detail = f"The run {run_id} has left nothing in its conversation to go on from."
-            raise RunError(
-                HTTPStatus.BAD_REQUEST, detail, code="previous_response_not_found", final=True
-            ) from None
-        if found is None:
-            raise no_conversation(conversation_id)
-        return found
-
-    async def _left_open(self, conversation: Conversation, owner: str) -> list[ModelMessage]:
-        """Return what the model is told of calls that nobody has decided on, if there are any."""
-        requests = conversation.deferred_tool_requests
-        if requests and await self.records.read_waiting(conversation.conversation_id, owner):
-            return [not_done(requests)]
-        return []
 
     @asynccontextmanager
     async def _seeing_through(self, run: StartedRun) -> AsyncIterator[None]:

@@ -30,7 +30,8 @@ from chassis.keys.caller import Caller
 from chassis.runs.approval import OpenCall
 from chassis.runs.errors import INTERRUPTED
 from chassis.runs.events import LAST, Event
-from chassis.runs.runner import Answer, Runner, StartedRun
+from chassis.runs.runner import Runner
+from chassis.runs.started import Answer, StartedRun
 from chassis.runs.tables import Run, RunStatus
 
 RunnerOf = Annotated[Runner, from_state("runner")]
