@@ -397,7 +397,7 @@ def test_process_that_is_to_stop_hands_back(replicas: Replicas, provider: httpx.
     one, _ = replicas.clients
     with replicas.third("stopped") as third, httpx.Client(base_url=third.address, timeout=30) as client:
         paths: list[str] = []
-        while len(paths) < 6 or is_idle(client):
+        while len(paths) < MANY or is_idle(client):
             paths.append(put(one, f"hold 2 {uuid4().hex}"))
         wait_for(lambda: provider.get("/stats").json()["open"] == len(paths), 60)
         third.process.terminate()
@@ -482,7 +482,9 @@ def test_run_that_is_stopped_while_nobody_is_at_it(
 def test_outage_of_the_database_ends_nothing(replicas: Replicas, postgres: Engine) -> None:
     one, two = replicas.clients
     name = uuid4().hex
-    paths = [put(one, f'call book {{"line": "{name}-{n}", "seconds": {n}}}') for n in range(6)]
+    # Some tools end before the database is away, some meanwhile, and some when it is back.
+    seconds = [round(OUTAGE_SECONDS * n / MANY, 1) for n in range(MANY)]
+    paths = [put(one, f'call book {{"line": "{name}-{n}", "seconds": {s}}}') for n, s in enumerate(seconds)]
     wait_for(lambda: sum(line.startswith(name) for line in replicas.lines()) == len(paths), 60)
     with unreachable(postgres, replicas.database):
         time.sleep(OUTAGE_SECONDS)
@@ -514,7 +516,7 @@ def small(new_database: Callable[[], URL], logs: Path, model: dict[str, str]) ->
     }
     with (
         service(logs / "kills", url, APP, **options) as server,
-        httpx.Client(base_url=server.address) as client,
+        httpx.Client(base_url=server.address, timeout=30) as client,
     ):
         path = put(client, 'call look {"line": "kills", "seconds": 100}')
         wait_for(partial(is_running, client, path), 30)

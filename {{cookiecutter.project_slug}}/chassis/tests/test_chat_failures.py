@@ -311,7 +311,7 @@ def test_a_question_waits_for_what_is_being_fetched(
 def told(page: Page, agent: str, question: str) -> str:
     """Ask an agent over the API, and return the conversation."""
     origin = page.evaluate("location.origin")
-    answer = httpx.post(f"{origin}/v1/agents/{agent}/runs", json={"input": question})
+    answer = httpx.post(f"{origin}/v1/agents/{agent}/runs", json={"input": question}, timeout=60)
     conversation: str = answer.raise_for_status().json()["conversation_id"]
     return conversation
 

@@ -338,7 +338,9 @@ def lost(database: URL, logs: Path, model: dict[str, str]) -> Iterator[Server]:
 
 
 def test_without_its_provider_the_page_takes_keys(browser: Browser, lost: Server, database: URL) -> None:
-    assert httpx.get(f"{lost.address}/chat/sign-in").status_code == httpx.codes.SERVICE_UNAVAILABLE
+    assert (
+        httpx.get(f"{lost.address}/chat/sign-in", timeout=60).status_code == httpx.codes.SERVICE_UNAVAILABLE
+    )
     with visiting(browser, lost.address) as page:
         assert "You can't sign in right now" in dialog_text(page)
         page.get_by_role("textbox", name="Key").fill(create_key(database))

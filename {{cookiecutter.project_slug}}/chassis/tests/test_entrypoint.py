@@ -110,7 +110,7 @@ def test_it_migrates_an_empty_database_then_serves_and_stops_on_sigterm(empty: U
         began = monotonic()
         # uvicorn shuts down in order, then ends by the signal it was sent, as the shell reads 143.
         assert server.process.wait(PATIENCE) == -signal.SIGTERM
-        assert monotonic() - began < 5
+        assert monotonic() - began < 8
         server.log.seek(0)
         assert b"Application shutdown complete" in server.log.read()
 
@@ -204,7 +204,7 @@ def test_waiting_fails_at_once_where_no_waiting_helps(settings: dict[str, str], 
     assert (done.returncode, done.stdout) == (1, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert monotonic() - began < 10
+    assert monotonic() - began < 20
 
 
 def test_waiting_fails_at_once_for_a_database_that_does_not_exist(empty: URL) -> None:
@@ -212,7 +212,7 @@ def test_waiting_fails_at_once_for_a_database_that_does_not_exist(empty: URL) ->
     done = run("echo", "app", env=environment(WAIT_FOR_DB="True", **database(empty.set(database="nowhere"))))
     assert (done.returncode, done.stdout) == (1, "")
     assert 'The database "nowhere" does not exist: create it' in done.stderr
-    assert monotonic() - began < 10
+    assert monotonic() - began < 20
 
 
 def test_waiting_for_a_database_that_never_answers_is_bounded() -> None:
@@ -230,7 +230,7 @@ def test_waiting_for_a_database_that_never_answers_is_bounded() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "for 2 s." in done.stderr
     assert "not-to-be-seen" not in done.stderr
-    assert 1 < monotonic() - began < 10
+    assert 1 < monotonic() - began < 20
 
 
 def test_waiting_goes_on_until_the_database_answers(empty: URL) -> None:
@@ -264,5 +264,5 @@ def test_sigterm_ends_the_waiting_at_once() -> None:
         process.terminate()
         output, _ = process.communicate(timeout=PATIENCE)
         assert (process.returncode, output) == (143, b"")
-        assert monotonic() - began < 5
+        assert monotonic() - began < 8
         connection.close()

@@ -144,7 +144,7 @@ def test_a_server_that_comes_and_goes(
     port = address.rpartition(":")[2]
     with (
         service(logs / "goes", database, APP, **settings) as server,
-        httpx.Client(base_url=server.address) as client,
+        httpx.Client(base_url=server.address, timeout=60) as client,
     ):
         check_problem(ask(client, "shop", "hello"), 503, "'shop'")
         for number in (2, 3):
@@ -158,7 +158,7 @@ def test_a_server_that_comes_and_goes(
 def test_its_process_is_started_anew(database: URL, logs: Path, variables: dict[str, str]) -> None:
     with (
         service(logs / "anew", database, APP, **variables) as server,
-        httpx.Client(base_url=server.address) as client,
+        httpx.Client(base_url=server.address, timeout=60) as client,
     ):
         clock = clock_of(server, client)
         os.kill(clock, signal.SIGKILL)

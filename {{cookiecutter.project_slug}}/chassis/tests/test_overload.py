@@ -120,7 +120,9 @@ def test_workers_of_one_service_behave_as_replicas_do(
             ended = list(pool.map(stream, range(8)))
         assert {status for _, status in ended} == {"succeeded"}
         answers = [
-            httpx.post(client.base_url.join(RUNS), json={"input": "Hello"}, headers=header).status_code
+            httpx.post(
+                client.base_url.join(RUNS), json={"input": "Hello"}, headers=header, timeout=60
+            ).status_code
             for _ in range(8)
         ]
         assert answers == [200] * 4 + [429] * 4

@@ -19,6 +19,8 @@ from chassis.tests.collector import collecting
 from chassis.tests.service import create_key, serving
 
 PRICED = "openai-chat:gpt-4o-mini"
+# What Prometheus itself knows of a query's words.
+FUNCTIONS = {"sum", "max", "by", "rate", "histogram_quantile"}
 
 
 def free_port() -> int:
@@ -54,14 +56,15 @@ def fetched(database: URL, logs: Path, model: dict[str, str]) -> Iterator[Fetche
     key, port = create_key(database), free_port()
     settings = model | {"RUNTIME_ENV": "prd", "AGENT_CONCURRENT_RUNS": "1", PORT: str(port)}
     # A model with a price that is known.
-    settings |= {"AGENT_RESUME_SECONDS": "0.3", "AGENT_MODELS": PRICED}
+    settings |= {"AGENT_BACKGROUND": "True", "AGENT_RESUME_SECONDS": "0.3", "AGENT_MODELS": PRICED}
     with (
         collecting() as (collector, endpoint),
         serving(logs / "fetched", database, **settings, **endpoint) as client,
     ):
         client.headers["Authorization"] = f"Bearer {key}"
         assert client.get("/metrics").status_code == 404
-        assert ask(client, "hello").status_code == 200
+        run = ask(client, "hello").json()
+        assert client.post(f"/v1/runs/{run['run_id']}/feedback", json={"thumb": "up"}).is_success
         assert ask(client, "hello", headers=SSE).status_code == 200
         assert ask(client, "call search_conversations {}").status_code == 200
         assert ask(client, "fail server").status_code == 502
@@ -86,6 +89,8 @@ def test_numbers_one_needs_on_call(fetched: Fetched) -> None:
     assert value(families, "agent_runs_underway") == 0
     assert value(families, "agent_runs_refused_total", agent="assistant") == 1
     assert value(families, "agent_tokens_total", direction="input", **who) > 0
+    assert value(families, "agent_feedback_total", agent="assistant", thumb="up") == 1
+    assert "agent_runs_queued" in families
     assert value(families, "agent_cost_USD_total", agent="assistant", model="openai:gpt-4o-mini") > 0
     # OpenTelemetry's own, of each call of a model and each request.
     assert value(families, "gen_ai_client_token_usage_count", gen_ai_token_type="input") >= 4  # noqa: S106
@@ -149,6 +154,6 @@ def test_queries_of_the_documentation_name_what_is_there(fetched: Fetched) -> No
     labels = set[str]().union(*names.values())
     for query in queries:
         bare = re.sub(r'\[\w+\]|"[^"]*"', "", query)
-        words = set(re.findall(r"\b[a-zA-Z_]\w+\b", bare)) - {"sum", "by", "rate", "histogram_quantile"}
+        words = set(re.findall(r"\b[a-zA-Z_]\w+\b", bare)) - FUNCTIONS
         assert words & names.keys(), query
         assert words <= names.keys() | labels, query
