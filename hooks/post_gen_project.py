@@ -116,7 +116,7 @@ MIGRATIONS = [
 ]
 # What is of use to nobody else, and what of the above is a service's all the same.
 ONLY_MIGRATIONS = [".github/workflows/migrations.yml", "db/ADDED.md", "db/migrations/versions/.gitkeep"]
-ONLY_SERVICE = ["db/migrations/versions/*.py", "db/tables/chassis.py", "db/tables/incidents.py"]
+ONLY_SERVICE = ["db/migrations/versions/*.py", "db/migrations/versions/*.sql", "db/tables/chassis.py", "db/tables/incidents.py"]
 # So long may a folder's name be if the embedded PostgreSQL is to have a socket in it, whose name has 107 characters at most.
 SOCKET_ROOM = 80
 
