@@ -30,7 +30,7 @@ from chassis.background.webhooks import Refused, Webhooks
 from chassis.database.engine import Sessions
 from chassis.errors import RunError
 from chassis.keys.caller import Caller
-from chassis.runs.attempts import Attempts, Work, count_queued, go_on, patiently, put
+from chassis.runs.attempts import Attempts, Work, count_queued, go_on, patiently, put, take_webhook
 from chassis.runs.events import RunLog
 from chassis.runs.metrics import count
 from chassis.runs.records import RepeatedRun
@@ -171,9 +171,12 @@ class Carrier:
         model: str | None = None,
         replaces: str | None = None,
         webhook: str | None = None,
+        waiting: Run | None = None,
         scheduled: bool = False,
     ) -> None:
         """Put a run into the queue, in the transaction that writes its row; one that is `scheduled` has no limits.
+
+        One that goes on with a run that has waited is told of where that one's end was told of.
 
         Raises:
             RunError: if as many of the caller's wait as may.
@@ -184,6 +187,8 @@ class Carrier:
             raise RunError(
                 HTTPStatus.TOO_MANY_REQUESTS, detail, retry_after=BUSY_SECONDS, code="rate_limit_exceeded"
             )
+        if waiting:
+            webhook = await take_webhook(session, waiting.id)
         await put(session, run.id, run.caller, run.content, model=model, replaces=replaces, webhook=webhook)
         await self._put(session, self._run, run_id=str(run.id), scheduled=scheduled)
 

@@ -164,6 +164,20 @@ async def decide(
     return Decided(waiting, results, storable(kept))
 
 
+def decided_on(waiting: Run) -> Decided:
+    """Return what was decided on the calls of a run, as its row keeps it."""
+    decisions = [
+        Decision.model_construct(
+            id=call["id"],
+            approve=call["decision"]["approve"],
+            arguments=call["decision"].get("arguments"),
+            reason=call["decision"].get("reason"),
+        )
+        for call in restored(waiting.calls) or ()
+    ]
+    return Decided(waiting, results_of(decisions), waiting.calls or [])
+
+
 def not_waiting(run: Run) -> RunError:
     """Return the error for a decision that nobody waits for."""
     detail = "The run waits for no decision."

@@ -17,7 +17,7 @@ from pydantic_ai.messages import (
     UserContent,
     UserPromptPart,
 )
-from sqlalchemy import CursorResult, TextClause, insert, text, update
+from sqlalchemy import CursorResult, TextClause, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,7 +26,8 @@ from chassis.conversations.store import messages_json
 from chassis.database.engine import Sessions
 from chassis.database.jsonb import restore_text
 from chassis.keys.caller import Caller
-from chassis.runs.tables import BackgroundRun
+from chassis.runs.approval import Decided, decided_on
+from chassis.runs.tables import BackgroundRun, Run
 from chassis.users.accounts import Account
 
 # How long to wait before the database is asked again that couldn't be reached.
@@ -54,7 +55,7 @@ SAVE = text("""
     WHERE run_id = :run_id AND runs.id = run_id AND runs.status = 'running' AND runs.attempts = :attempt
 """)
 # Where a run waits for a person's word, the address stays for the run that goes on with it. The prompt is empty once it is
-# told that it waits, and no JSON of a message in the row of the run that goes on, which is begun within its request.
+# told that it waits, and no JSON of a message in the row of a run that goes on within the request that decides.
 FINISH = text("""
     WITH ended AS (
         SELECT run_id, owner, webhook, status = 'waiting' AND webhook IS NOT NULL AS waits
@@ -98,6 +99,8 @@ class Work:
     model: str | None
     replaces: str | None
     said: Sequence[ModelMessage]
+    # A person's word on the calls that the run before it waited for, in place of a prompt.
+    decided: Decided | None
     # The model that its row names, and how long ago it was asked for.
     model_id: str
     seconds: float
@@ -129,6 +132,13 @@ async def put(
     )
 
 
+async def take_webhook(session: AsyncSession, waiting: uuid.UUID) -> str | None:
+    """Return the address that is told of the end of a run that waits, for the one in the background that goes on."""
+    address = await session.scalar(select(BackgroundRun.webhook).where(BackgroundRun.run_id == waiting))
+    await session.execute(FORGET_TOLD, {"waiting": waiting})
+    return address
+
+
 async def count_queued(session: AsyncSession, owner: str) -> int:
     """Return how many of somebody's runs wait that no attempt was begun at."""
     return int(await session.scalar(COUNT_QUEUED, {"owner": owner}) or 0)
@@ -157,12 +167,16 @@ class Attempts:
         return await self._take(TAKE_CANCELLED, run_id)
 
     async def _take(self, statement: TextClause, run_id: uuid.UUID) -> Work | None:
-        async def write() -> Any:
+        async def write() -> tuple[Any, str | Sequence[UserContent], Decided | None] | None:
             async with self._sessions.begin() as session:
-                return (await session.execute(statement, {"run_id": run_id})).one_or_none()
+                if (row := (await session.execute(statement, {"run_id": run_id})).one_or_none()) is None:
+                    return None
+                content = _content(row.prompt)
+                return row, content, None if content else await _decided(session, row.conversation_id, row.id)
 
-        if (row := await patiently(write)) is None:
+        if (taken := await patiently(write)) is None:
             return None
+        row, content, decided = taken
         accounts = tuple(Account(account) for account in row.accounts)
         said = ModelMessagesTypeAdapter.validate_json(restore_text(row.messages)) if row.messages else []
         return Work(
@@ -172,10 +186,11 @@ class Attempts:
             row.agent_id,
             row.conversation_id,
             Caller(row.owner, accounts),
-            _content(row.prompt),
+            content,
             row.model,
             row.replaces,
             said,
+            decided,
             row.model_id,
             row.seconds,
             cancelled=row.status == "cancelled",
@@ -215,6 +230,13 @@ class Attempts:
                     await tell(row.owner, session, row.webhook)
 
         await patiently(write)
+
+
+async def _decided(session: AsyncSession, conversation_id: str, run_id: uuid.UUID) -> Decided | None:
+    # The first two are what there is an index for.
+    of = (Run.conversation_id == conversation_id, Run.calls.is_not(None), Run.continued_by == run_id)
+    waiting = await session.scalar(select(Run).where(*of))
+    return decided_on(waiting) if waiting else None
 
 
 def _content(prompt: str) -> str | Sequence[UserContent]:

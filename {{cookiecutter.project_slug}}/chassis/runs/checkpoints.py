@@ -6,9 +6,11 @@ from typing import Any
 
 from pydantic_ai import CallToolsNode, ModelRequestNode, RunContext
 from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.messages import ModelMessage, ModelRequest, RetryPromptPart, ToolReturnPart
+from pydantic_ai.messages import ModelMessage, ModelRequest, RetryPromptPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.tools import ToolDefinition
 
 from chassis.agents.deps import Deps
+from chassis.runs.once import at_most_once
 
 
 @dataclass
@@ -31,6 +33,20 @@ class Checkpoints(AbstractCapability[Deps]):
         ):
             await self.save([*self._said(ctx.messages), replace(node.request, run_id=self.run_id)])
         return node
+
+    async def wrap_tool_execute(
+        self,
+        ctx: RunContext[Deps],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: dict[str, Any],
+        handler: Callable[[dict[str, Any]], Awaitable[Any]],
+    ) -> Any:
+        """Carry out a call that a person has approved at most once, whatever its tool says."""
+        if not ctx.tool_call_approved:
+            return await handler(args)
+        return await at_most_once(ctx.deps, call.tool_call_id, lambda: handler(args))
 
     def _said(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
         new = [message for message in messages if message.run_id == self.run_id]

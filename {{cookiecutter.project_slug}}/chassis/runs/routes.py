@@ -3,7 +3,7 @@
 from collections.abc import Awaitable
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Request, Response
@@ -49,6 +49,17 @@ IdempotencyKey = Annotated[
         description="Your name for the request. Sent again with the same name, it doesn't run again.",
     ),
 ]
+
+Prefer = Annotated[
+    str, Header(max_length=1000, description="`respond-async` to have it run in the background")
+]
+IN_BACKGROUND: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": RunView,
+        "description": "It runs in the background",
+        "headers": {"Location": {"description": "where it is found", "schema": {"type": "string"}}},
+    }
+}
 
 
 class AgentView(BaseModel):
@@ -117,14 +128,7 @@ async def list_agents(known: AgentsOf, models: ModelsOf, caller: CallerOf) -> Ag
 @agents.post(
     "/{agent_id}/runs",
     response_model=RunView,
-    responses=EVENTS
-    | {
-        202: {
-            "model": RunView,
-            "description": "It runs in the background",
-            "headers": {"Location": {"description": "where it is found", "schema": {"type": "string"}}},
-        }
-    },
+    responses=EVENTS | IN_BACKGROUND,
 )
 async def run_agent(
     agent_id: str,
@@ -137,9 +141,7 @@ async def run_agent(
     idempotency_key: IdempotencyKey = None,
     model: ModelChoice = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
-    prefer: Annotated[
-        str, Header(max_length=1000, description="`respond-async` to have it run in the background")
-    ] = "",
+    prefer: Prefer = "",
 ) -> Response | RunView:
     """Run an agent and answer with its output.
 
@@ -224,7 +226,7 @@ async def read_run(
     return feedback.RunWithFeedback(**dict(view), feedback=await feedback.read(sessions, run_id))
 
 
-@runs.post("/{run_id}/decisions", response_model=RunView, responses=EVENTS)
+@runs.post("/{run_id}/decisions", response_model=RunView, responses=EVENTS | IN_BACKGROUND)
 async def decide_on_calls(
     run_id: UUID,
     body: Decisions,
@@ -235,11 +237,14 @@ async def decide_on_calls(
     idempotency_key: IdempotencyKey = None,
     model: ModelChoice = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
+    prefer: Prefer = "",
 ) -> Response | RunView:
     """Approve or deny each of the calls that a run waits for, and go on with a run of its own.
 
     The answer is that run's, as of `POST /v1/agents/{agent_id}/runs`; the one that waited tells it in `continued_by`.
+    With the header `Prefer: respond-async` it goes on in the background, as there.
     """
+    queue = runner.queue if prefers_async(prefer) else None
     waiting = await runner.records.read(run_id, caller.owner)
     if waiting is None:
         raise no_run(run_id)
@@ -253,8 +258,9 @@ async def decide_on_calls(
         request=f"{run_id}\0{body.model_dump_json()}",
         model=model,
         decided=decided,
+        queue=partial(queue.put, model=model, waiting=waiting) if queue else None,
     )
-    return await _answer(start, request, runner, settings, caller, accept)
+    return await _answer(start, request, runner, settings, caller, accept, queued=queue is not None)
 
 
 @runs.get("/{run_id}/events", status_code=HTTPStatus.OK, response_class=EventStream, responses=EVENTS)

@@ -86,8 +86,9 @@ class Queue(Protocol):
         model: str | None = None,
         replaces: str | None = None,
         webhook: str | None = None,
+        waiting: Run | None = None,
     ) -> None:
-        """Put a run into it, in the transaction that writes its row."""
+        """Put a run into it, in the transaction that writes its row; or one that goes on with what was decided."""
 
     async def go_on(self, waiting: Run, run: StartedRun, session: AsyncSession, /) -> None:
         """Have the end of a run told where the one before it has named an address, as part of the same transaction."""
@@ -246,8 +247,10 @@ class Runner:
                 earlier=earlier,
                 decided=decided,
             )
-            also: Callable[[AsyncSession], Awaitable[None]] | None = partial(queue, run) if queue else None
-            if decided and self.queue:
+            also: Callable[[AsyncSession], Awaitable[None]] | None = None
+            if queue:
+                also = partial(queue, run)
+            elif decided and self.queue:
                 also = partial(self.queue.go_on, decided.waiting, run)
             await self.records.begin(
                 caller,
@@ -284,6 +287,8 @@ class Runner:
         if registered is None:
             raise RunError(HTTPStatus.NOT_FOUND, f"There is no agent {work.agent_id!r} any more.")
         model = self._models.choose(registered.agent, work.model)
+        if not (work.content or work.said or work.decided):
+            raise RunError(HTTPStatus.NOT_FOUND, "What was decided isn't there any more.", final=True)
         branch = None
         if work.replaces is not None:
             conversation, branch = await self._continuation.find_before(
@@ -294,8 +299,11 @@ class Runner:
         limit = conversation.usage.requests + self._settings.request_limit
         # Under another run's name these messages would be taken for this attempt's.
         said = [replace(message, run_id=None) for message in work.said]
-        left_open = await self._continuation.left_open(conversation, owner)
-        conversation.messages = [*repair_messages([*conversation.messages, *left_open]), *said]
+        left_open: list[ModelMessage] = []
+        if not work.decided:
+            left_open = await self._continuation.left_open(conversation, owner)
+            conversation.messages = repair_messages([*conversation.messages, *left_open])
+        conversation.messages = [*conversation.messages, *said]
         conversation.usage = conversation.usage + usage_in(work.said)
         meter = Meter(request_limit=limit)
         meter.starts_at(conversation.usage)
@@ -317,6 +325,7 @@ class Runner:
                 began=self.clock.now(),
                 branch=branch,
                 earlier=[*left_open, *work.said],
+                decided=work.decided,
                 attempt=work.attempt,
                 resumed=work.said,
                 save=save,
@@ -364,7 +373,8 @@ class Runner:
         checkpoints = {"capabilities": [Checkpoints(str(run.id), run.resumed, run.save)]} if run.save else {}
         return checkpoints | {
             "output_type": self._agents[run.agent_id].output_type,
-            "deferred_tool_results": run.decided.results if run.decided else None,
+            # Once they are carried out, what they returned is a part of what was said.
+            "deferred_tool_results": run.decided.results if run.decided and not run.resumed else None,
             # By which a run's messages are found again in its conversation.
             "run_id": str(run.id),
             "model": run.model,
@@ -502,7 +512,7 @@ class Runner:
         except Exception as error:
             raise await self._fail(run, error) from error
         except BaseException:
-            if run.decided:
+            if run.decided and run.attempt is None:
                 await self._keep(run, run.unfinished.brought(run.id))
             await self._end(run, RunStatus.INTERRUPTED, INTERRUPTED.detail)
             raise
@@ -571,11 +581,18 @@ class Runner:
             logger.error("Run %s failed", run.id, exc_info=error)
         else:
             logger.warning("Run %s failed: %s: %s", run.id, type(error).__name__, failure.detail)
-        if run.decided:
+        if run.decided and not await self._is_replaced(run):
             # What was approved is done by now, perhaps, and must not be asked for once more.
             await self._keep(run, run.unfinished.brought(run.id))
         await self._end(run, RunStatus.FAILED, failure.detail)
         return failure
+
+    async def _is_replaced(self, run: StartedRun) -> bool:
+        """Tell whether another attempt at a run in the background was begun since."""
+        if run.attempt is None:
+            return False
+        row = await self.records.read(run.id, run.owner)
+        return row is None or row.attempts != run.attempt
 
     async def _keep(self, run: StartedRun, messages: Sequence[ModelMessage]) -> None:
         """Store what a run that was stopped has brought, before another run of the conversation may start."""
@@ -641,7 +658,8 @@ def _noting(run: StartedRun) -> Iterator[None]:
     if not run.decided:
         yield
         return
-    run.unfinished.wanted = True
+    # In the background it is only known later whether this attempt is the one that counts.
+    run.unfinished.wanted = run.attempt is None
     noting = capture_run_messages()
     run.unfinished.noted = noting.__enter__()
     try:

@@ -48,6 +48,13 @@ async def pay(line: str, seconds: float = 0) -> str:
     return await note(line, seconds)
 
 
+@agent.tool(requires_approval=True)
+@once
+async def refund(ctx: RunContext[Deps], line: str, seconds: float = 0) -> str:
+    """Write a line once, when a person has agreed."""
+    return await note(line, seconds)
+
+
 cron = os.environ.get("SCHEDULE")
 app = create_app(
     agents={"assistant": RegisteredAgent("assistant", "Bookkeeper", "", agent)},

@@ -307,20 +307,111 @@ def test_end_after_a_persons_word_is_told_however_it_comes(replicas: Replicas, r
     wait_for(lambda: not left(), 30)
 
 
+def test_what_is_decided_goes_on_in_the_background(replicas: Replicas, receiver: Receiver) -> None:
+    one, two = replicas.clients
+    line, key = uuid4().hex, uuid4().hex
+    waiting = end(one, put(one, f'call pay {{"line": "{line}"}}', webhook=f"{receiver.address}/decided"))
+    word = {
+        "decisions": [{"id": waiting["calls"][0]["id"], "approve": True, "arguments": {"line": f"{line}+"}}]
+    }
+    decide = partial(one.post, f"/v1/runs/{waiting['run_id']}/decisions", json=word)
+    accepted = decide(headers={**ASYNC, "Idempotency-Key": key})
+    assert (accepted.status_code, accepted.headers["Preference-Applied"]) == (202, "respond-async")
+    assert accepted.json()["status"] == "queued"
+    path = accepted.headers["Location"]
+    assert decide(headers={**ASYNC, "Idempotency-Key": key}).json()["run_id"] == path[-36:]
+    check_problem(decide(headers=ASYNC), 409, "It was decided already")
+    run = end(two, path)
+    assert (run["status"], run["output"]) == ("succeeded", f"The tool said: noted {line}+")
+    assert run["conversation_id"] == waiting["conversation_id"]
+    assert one.get(f"/v1/runs/{waiting['run_id']}").json()["continued_by"] == run["run_id"]
+    assert (replicas.lines()[line], replicas.lines()[f"{line}+"]) == (0, 1)
+    names = [event.name for event in parse_events(two.get(f"{path}/events").text)]
+    assert (names[0], names[-1], names.count("tool_result")) == ("run", "done", 1)
+    said = one.get(f"/v1/conversations/{run['conversation_id']}").json()["messages"]
+    assert [message["role"] for message in said] == ["user", "assistant", "tool", "assistant"]
+    for told_of in (waiting, run):
+        [heard] = heard_of(receiver, told_of["run_id"])
+        assert (heard["type"], heard["data"]["output"]) == (f"run.{told_of['status']}", told_of["output"])
+    # It may wait again, and go on again; and what is denied is told to the model.
+    again = end(one, put(one, f'loop pay {{"line": "{line}-"}}'))
+    for approve in (True, False):
+        word = {"decisions": [{"id": again["calls"][0]["id"], "approve": approve}]}
+        answer = two.post(f"/v1/runs/{again['run_id']}/decisions", json=word, headers=ASYNC)
+        again = end(one, answer.headers["Location"])
+        assert again["status"] == "waiting"
+    assert replicas.lines()[f"{line}-"] == 1
+    left = partial(
+        rows, replicas.database, "SELECT run_id FROM background_runs WHERE webhook LIKE '%/decided'"
+    )
+    wait_for(lambda: not left(), 30)
+
+
+def test_what_is_decided_outlives_its_process(replicas: Replicas) -> None:
+    """What was approved isn't done again, whether its tool says `@once` or not: the word was for one call."""
+    one, two = replicas.clients
+    name = uuid4().hex
+    with replicas.third("decided") as third, httpx.Client(base_url=third.address, timeout=30) as client:
+        paths: dict[str, str] = {}
+        while len(paths) < 8 or is_idle(client):
+            tool = ("refund", "pay")[len(paths) % 2]
+            line = f"{name}-{tool}-{len(paths)}"
+            waiting = end(one, put(one, f'call {tool} {{"line": "{line}", "seconds": {TOOL_SECONDS}}}'))
+            word = {"decisions": [{"id": waiting["calls"][0]["id"], "approve": True}]}
+            answer = one.post(f"/v1/runs/{waiting['run_id']}/decisions", json=word, headers=ASYNC)
+            paths[line] = answer.headers["Location"]
+        wait_for(lambda: sum(line.startswith(name) for line in replicas.lines()) == len(paths), 60)
+        assert not is_idle(client)
+        third.process.kill()
+        ended = {line: end(two, path) for line, path in paths.items()}
+    assert {run["status"] for run in ended.values()} == {"succeeded"}
+    assert {replicas.lines()[line] for line in paths} == {1}
+    assert any("Unknown result" in run["output"] for run in ended.values())
+    for run in ended.values():
+        said = one.get(f"/v1/conversations/{run['conversation_id']}").json()["messages"]
+        assert [message["role"] for message in said] == ["user", "assistant", "tool", "assistant"]
+    again = rows(
+        replicas.database,
+        "SELECT id FROM runs WHERE attempts = 2 AND id = ANY(CAST(:ids AS uuid[]))",
+        ids=[run["run_id"] for run in ended.values()],
+    )
+    assert again
+
+
+def test_what_is_decided_can_be_stopped(replicas: Replicas) -> None:
+    one, two = replicas.clients
+    line = uuid4().hex
+    waiting = end(one, put(one, f'call pay {{"line": "{line}", "seconds": 100}}'))
+    word = {"decisions": [{"id": waiting["calls"][0]["id"], "approve": True}]}
+    answer = one.post(f"/v1/runs/{waiting['run_id']}/decisions", json=word, headers=ASYNC)
+    path = answer.headers["Location"]
+    wait_for(lambda: replicas.lines()[line] == 1, 30)
+    assert two.post(f"{path}/cancel").status_code == 202
+    assert end(one, path)["status"] == "cancelled"
+    wait_for(partial(is_idle, one, two), 30)
+    # The conversation goes on, and the call isn't made once more.
+    run = end(one, put(one, "and now?", waiting["conversation_id"]))
+    assert (run["status"], replicas.lines()[line]) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize("headers", [{}, ASYNC], ids=["in its request", "in the background"])
 @pytest.mark.parametrize(("verb", "types"), {"break": ["failed"], "loop": ["waiting", "waiting"]}.items())
 def test_each_end_after_a_persons_word_is_told(
-    replicas: Replicas, receiver: Receiver, verb: str, types: list[str]
+    replicas: Replicas, receiver: Receiver, verb: str, types: list[str], headers: dict[str, str]
 ) -> None:
     one, two = replicas.clients
     path = put(one, f'{verb} pay {{"line": "{uuid4().hex}"}}', webhook=f"{receiver.address}/words")
     run = end(one, path)
     for status in types:
         word = {"decisions": [{"id": run["calls"][0]["id"], "approve": True}]}
-        two.post(f"/v1/runs/{run['run_id']}/decisions", json=word)
+        two.post(f"/v1/runs/{run['run_id']}/decisions", json=word, headers=headers)
         run_id = one.get(f"/v1/runs/{run['run_id']}").json()["continued_by"]
         [told_of] = heard_of(receiver, run_id)
         assert told_of["type"] == f"run.{status}"
         run = end(one, f"/v1/runs/{run_id}")
+        # What was approved is done, and kept however that ended.
+        said = one.get(f"/v1/conversations/{run['conversation_id']}").json()["messages"]
+        assert "tool" in [message["role"] for message in said]
 
 
 def test_run_is_stopped_from_anywhere(replicas: Replicas) -> None:
