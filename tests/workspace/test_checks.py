@@ -24,7 +24,16 @@ CHECKS = (
 )
 # Those of the migrations alone: what is around them is somebody else's.
 CHECKS_OF_MIGRATIONS = (*CHECKS[:2], ("python", "-m", "chassis", "check"))
-ALL_STEPS = ["Style", "Format", "Imports", "Types", "Migrations", "Tests", "Tests of the chassis"]
+ALL_STEPS = [
+    "Style",
+    "Format",
+    "Imports",
+    "Types",
+    "Migrations",
+    "Tests",
+    "Evaluation, offline",
+    "Tests of the chassis",
+]
 WITHOUT_PARTS = {
     "use_knowledge": False,
     "use_chat_page": False,
