@@ -176,7 +176,7 @@ class Carrier:
     ) -> None:
         """Put a run into the queue, in the transaction that writes its row; one that is `scheduled` has no limits.
 
-        One that goes on with a run that has waited is told of where that one's end was told of.
+        One that goes on with what was decided on `waiting` is told of at the same address.
 
         Raises:
             RunError: if as many of the caller's wait as may.
@@ -326,6 +326,8 @@ class Carrier:
     async def _fail(self, work: Work, failure: RunError) -> None:
         logger.warning("Run %s failed: %s", work.id, failure.detail)
         usage, end = usage_in(work.said), self._runner.records.end
+        if work.decided and work.said:
+            await patiently(lambda: self._runner.give_up(work))
         await patiently(
             lambda: end(work.id, work.caller, RunStatus.FAILED, failure.detail, usage, work.attempt)
         )

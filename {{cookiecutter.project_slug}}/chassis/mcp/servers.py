@@ -23,9 +23,9 @@ from chassis.settings import SettingsError
 # What decides on a call is passed on.
 OURS = (RunError, ModelRetry, ToolFailed, ApprovalRequired, CallDeferred)
 RETRY_SECONDS = 5
-# What the protocol's package says of a connection that is gone, and of a session that a new server doesn't know.
-CONNECTION_CLOSED = -32000
-UNKNOWN_SESSION = "Session terminated"
+# What the protocol's package says of a connection that is gone, and of a session that a new server doesn't know. Their
+# codes alone don't tell: servers use them for errors of their own.
+GONE = ("Connection closed", "Session terminated")
 
 Connector = Callable[[], AbstractToolset[Deps]]
 
@@ -55,8 +55,9 @@ def _connector(name: str, config: ServerConfig) -> Connector:
     os.environ.setdefault("FASTMCP_LOG_ENABLED", "false")
     try:
         # Here, since it takes a second, which is for those who have a server.
-        from fastmcp.client.transports import StdioTransport
         from pydantic_ai.mcp import MCPToolset
+
+        from chassis.mcp.process import SharedProcess
     except ImportError:
         raise SettingsError(
             f"The MCP server {name!r} needs a package: uv add 'pydantic-ai-slim[mcp]'"
@@ -72,7 +73,7 @@ def _connector(name: str, config: ServerConfig) -> Connector:
     command, *args = _bound_to_us([str(config.command), *config.args])
     cwd = None if config.cwd is None else str(config.cwd)
     # Of our own environment it gets no more than the path and the like.
-    process = StdioTransport(command, args, env=config.env, cwd=cwd)
+    process = SharedProcess(command, args, env=config.env, cwd=cwd)
     return partial(MCPToolset, process, id=name, **limits)
 
 
@@ -83,13 +84,9 @@ def _bound_to_us(command: list[str]) -> list[str]:
 
 
 def _has_ended(error: BaseException | None) -> bool:
-    """Tell whether the connection is gone, or what the server knew of it: all of the protocol's errors have a code."""
+    """Tell whether the connection is gone, or what the server knew of it."""
     while error is not None:
-        said = getattr(error, "error", None)
-        if (
-            getattr(said, "code", None) == CONNECTION_CLOSED
-            or getattr(said, "message", None) == UNKNOWN_SESSION
-        ):
+        if getattr(getattr(error, "error", None), "message", None) in GONE:
             return True
         error = error.__cause__
     return False
@@ -145,8 +142,9 @@ class _Server(WrapperToolset[Deps]):
         try:
             return await super().call_tool(name, tool_args, ctx, tool)
         except Exception as error:
-            self.ended = self.ended or _has_ended(error)
-            if isinstance(error, OURS) and not self.ended:
+            gone = _has_ended(error)
+            self.ended |= gone
+            if isinstance(error, OURS) and not gone:
                 raise
             raise ToolFailed(
                 f"The server of this tool gave no answer, or none within {self.call_seconds:g} seconds. "

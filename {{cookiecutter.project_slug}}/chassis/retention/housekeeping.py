@@ -20,6 +20,10 @@ from chassis.runs.tables import Run, RunStatus
 RUNS = text("""
     DELETE FROM runs WHERE id IN (
         SELECT id FROM runs WHERE status <> 'running' AND finished_at < now() - CAST(:age AS interval)
+            -- It holds what was decided, as long as another goes on with that.
+            AND NOT EXISTS (
+                SELECT FROM runs AS next WHERE next.id = runs.continued_by AND next.status = 'running'
+            )
         LIMIT :portion FOR UPDATE SKIP LOCKED
     )
 """)

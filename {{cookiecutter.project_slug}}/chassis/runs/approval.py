@@ -167,6 +167,7 @@ async def decide(
 def decided_on(waiting: Run) -> Decided:
     """Return what was decided on the calls of a run, as its row keeps it."""
     decisions = [
+        # It was checked when it was given, as long as a client's protocol may have it.
         Decision.model_construct(
             id=call["id"],
             approve=call["decision"]["approve"],

@@ -6,11 +6,12 @@ from typing import Any
 
 from pydantic_ai import CallToolsNode, ModelRequestNode, RunContext
 from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.messages import ModelMessage, ModelRequest, RetryPromptPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.messages import ModelMessage, RetryPromptPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.tools import ToolDefinition
 
 from chassis.agents.deps import Deps
 from chassis.runs.once import at_most_once
+from chassis.runs.started import own_messages
 
 
 @dataclass
@@ -46,11 +47,7 @@ class Checkpoints(AbstractCapability[Deps]):
         """Carry out a call that a person has approved at most once, whatever its tool says."""
         if not ctx.tool_call_approved:
             return await handler(args)
-        return await at_most_once(ctx.deps, call.tool_call_id, lambda: handler(args))
+        return await at_most_once(ctx.deps, call.tool_call_id, lambda: handler(args), even_failed=True)
 
     def _said(self, messages: Sequence[ModelMessage]) -> list[ModelMessage]:
-        new = [message for message in messages if message.run_id == self.run_id]
-        # A request that a run is resumed with counts as its own.
-        if self.resumed and isinstance(self.resumed[-1], ModelRequest):
-            del new[:1]
-        return [*self.resumed, *new]
+        return [*self.resumed, *own_messages(messages, self.run_id, self.resumed)]

@@ -287,8 +287,6 @@ class Runner:
         if registered is None:
             raise RunError(HTTPStatus.NOT_FOUND, f"There is no agent {work.agent_id!r} any more.")
         model = self._models.choose(registered.agent, work.model)
-        if not (work.content or work.said or work.decided):
-            raise RunError(HTTPStatus.NOT_FOUND, "What was decided isn't there any more.", final=True)
         branch = None
         if work.replaces is not None:
             conversation, branch = await self._continuation.find_before(
@@ -297,8 +295,13 @@ class Runner:
         else:
             conversation, _ = await self._continuation.find(work.conversation_id, owner, create=False)
         limit = conversation.usage.requests + self._settings.request_limit
+        if not (work.content or work.decided or work.said or work.cancelled):
+            raise RunError(HTTPStatus.NOT_FOUND, "What was decided isn't there any more.", final=True)
         # Under another run's name these messages would be taken for this attempt's.
         said = [replace(message, run_id=None) for message in work.said]
+        if not work.cancelled and has_brought(conversation.messages, work.id):
+            # The attempt before could write that, but not how the run ended.
+            raise RunError(HTTPStatus.INTERNAL_SERVER_ERROR, "The run failed: its process ended.", final=True)
         left_open: list[ModelMessage] = []
         if not work.decided:
             left_open = await self._continuation.left_open(conversation, owner)
@@ -487,6 +490,14 @@ class Runner:
             await self._keep(run, ())
         await self._end(run, RunStatus.CANCELLED, explain(RunCancelled("")).detail)
 
+    async def give_up(self, work: Work) -> None:
+        """Keep what a run has brought that goes on with a person's word, and of which there is no further attempt."""
+        with suppress(RunError, ConversationConflict):
+            owner = work.caller.owner
+            conversation, _ = await self._continuation.find(work.conversation_id, owner, create=False)
+            if not has_brought(conversation.messages, work.id):
+                await self._store.append(conversation, owner, work.said, usage_in(work.said), None)
+
     def time_out(self) -> None:
         """Stop the runs that take longer than they may."""
         latest = self.clock.now() - self._settings.timeout
@@ -513,7 +524,7 @@ class Runner:
             raise await self._fail(run, error) from error
         except BaseException:
             if run.decided and run.attempt is None:
-                await self._keep(run, run.unfinished.brought(run.id))
+                await self._keep(run, run.brought())
             await self._end(run, RunStatus.INTERRUPTED, INTERRUPTED.detail)
             raise
 
@@ -581,9 +592,9 @@ class Runner:
             logger.error("Run %s failed", run.id, exc_info=error)
         else:
             logger.warning("Run %s failed: %s: %s", run.id, type(error).__name__, failure.detail)
-        if run.decided and not await self._is_replaced(run):
+        if run.decided:
             # What was approved is done by now, perhaps, and must not be asked for once more.
-            await self._keep(run, run.unfinished.brought(run.id))
+            await self._keep(run, run.brought())
         await self._end(run, RunStatus.FAILED, failure.detail)
         return failure
 
@@ -600,6 +611,8 @@ class Runner:
         try:
             # Whoever stopped it may be gone.
             with anyio.CancelScope(shield=True):
+                if await self._is_replaced(run):
+                    return
                 if run.unfinished.said:
                     messages = [*await run.unfinished.said(), *messages]
                 elif not (messages or run.decided or run.resumed):
@@ -650,6 +663,11 @@ class Runner:
             underway_runs.add(-1, {"agent": run.agent_id})
             self._in_background -= run.attempt is not None
         run.ended.set()
+
+
+def has_brought(messages: Sequence[ModelMessage], run_id: uuid.UUID) -> bool:
+    """Tell whether messages of a run are among them."""
+    return any(message.run_id == str(run_id) for message in messages)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_ai import Agent, CancellationToken
 from pydantic_ai.conversation import Conversation
-from pydantic_ai.messages import ModelMessage, UserContent
+from pydantic_ai.messages import ModelMessage, ModelRequest, UserContent
 from pydantic_ai.models import Model
 from pydantic_ai.usage import RunUsage
 
@@ -23,6 +23,17 @@ from chassis.runs.usage import Meter, usage_in
 
 # How long the answer to a wish to stop a run waits for its end, and so does the next run of its conversation.
 STOP_SECONDS = 2
+
+
+def own_messages(
+    messages: Sequence[ModelMessage], run_id: str, resumed: Sequence[ModelMessage]
+) -> list[ModelMessage]:
+    """Return what an attempt at a run has added to what the ones before had kept."""
+    new = [message for message in messages if message.run_id == run_id]
+    # A request that a run is resumed with counts as its own.
+    if resumed and isinstance(resumed[-1], ModelRequest):
+        del new[:1]
+    return new
 
 
 @dataclass(slots=True)
@@ -39,9 +50,6 @@ class Unfinished:
     # All messages of a run that was decided on, as they come.
     noted: list[ModelMessage] = field(default_factory=list)
 
-    def brought(self, run_id: uuid.UUID) -> list[ModelMessage]:
-        """Return those of them that the run itself has brought."""
-        return [message for message in self.noted if message.run_id == str(run_id)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,10 @@ class StartedRun:
         if self.token.cancelled:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.ended.wait(), STOP_SECONDS)
+
+    def brought(self) -> list[ModelMessage]:
+        """Return what this attempt itself has brought of the messages that were noted."""
+        return own_messages(self.unfinished.noted, str(self.id), self.resumed)
 
     @property
     def question(self) -> str | Sequence[UserContent] | None:

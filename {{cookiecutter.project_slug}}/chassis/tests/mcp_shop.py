@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
+from mcp.shared.exceptions import MCPError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -40,6 +41,12 @@ async def slow(seconds: float) -> str:
 def broken() -> str:
     """Fail."""
     raise ValueError("It is broken.")
+
+
+@server.tool()
+def refuse() -> str:
+    """Fail with an error of the protocol, under a code that its own package uses too."""
+    raise MCPError(-32000, "There is no account 17.")
 
 
 _app = server.streamable_http_app()

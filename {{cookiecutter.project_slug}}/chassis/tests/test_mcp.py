@@ -1,5 +1,6 @@
 """Tools of MCP servers: one from a registry over stdio, one over HTTP, some that are away, and what is never let through."""
 
+import asyncio
 import json
 import os
 import signal
@@ -46,7 +47,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, shop: Server) -> Path:
             "type": "http",
             "url": "${SHOP_URL}/mcp",
             "headers": {"Authorization": "Bearer ${SHOP_TOKEN}"},
-            "tools": ["echo", "pay", "slow", "broken"],
+            "tools": ["echo", "pay", "slow", "broken", "refuse"],
             "approval": ["pay"],
             "callSeconds": 2,
         },
@@ -93,7 +94,7 @@ def test_over_http(with_tools: httpx.Client) -> None:
 def test_what_is_not_on_the_list_is_not_there(with_tools: httpx.Client, provider: httpx.Client) -> None:
     ask(with_tools, "shop", "hello")
     offered = {tool["function"]["name"] for tool in provider.get("/last").json()["tools"]}
-    assert offered == {"shop_echo", "shop_pay", "shop_slow", "shop_broken", "shop_sell"}
+    assert offered == {"shop_echo", "shop_pay", "shop_slow", "shop_broken", "shop_refuse", "shop_sell"}
     assert "hidden" not in ask(with_tools, "shop", "call shop_hidden {}").text.replace("shop_hidden", "")
 
 
@@ -104,6 +105,8 @@ def test_a_name_that_the_agent_has_is_not_shadowed(with_tools: httpx.Client, log
 
 def test_the_model_is_told_what_fails(with_tools: httpx.Client) -> None:
     assert "broken" in call(with_tools, "shop", "shop_broken")
+    # It has one try more.
+    assert "There is no account 17." in ask(with_tools, "shop", "call shop_refuse {}").text
     began = time.monotonic()
     assert "timed out" in call(with_tools, "shop", "shop_slow", seconds=30)
     assert time.monotonic() - began < 25
@@ -234,6 +237,25 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_run_that_is_cancelled_while_its_server_starts_takes_it_from_nobody(file: Path) -> None:
+    def think(messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
+        if len(messages) > 1:
+            return ModelResponse([TextPart("done")])
+        return ModelResponse([ToolCallPart("time_get_current_time", {"timezone": "Europe/Berlin"})])
+
+    agent = Agent(FunctionModel(think), toolsets=[mcp_server("time", file)])
+
+    async def run_beside_others() -> str:
+        first = asyncio.create_task(agent.run(""))
+        for seconds in (0, 0.01, 0.1, 0.1):
+            other = asyncio.create_task(agent.run(""))
+            await asyncio.sleep(seconds)
+            other.cancel()
+        return (await first).output
+
+    assert asyncio.run(run_beside_others()) == "done"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="It looks into /proc.")
