@@ -59,9 +59,9 @@ SAVE = text("""
 FINISH = text("""
     WITH ended AS (
         SELECT run_id, owner, webhook, status = 'waiting' AND webhook IS NOT NULL AS waits
-        FROM background_runs JOIN runs ON runs.id = run_id
+        FROM runs JOIN background_runs ON runs.id = run_id
         WHERE run_id = :run_id AND runs.status <> 'running' AND prompt <> ''
-        FOR UPDATE -- of the run too, as somebody may be deciding on what it waits for
+        FOR UPDATE -- of the run too, and first, as whoever decides on what it waits for does
     ), told AS (
         UPDATE background_runs AS work SET prompt = '', messages = NULL FROM ended
         WHERE work.run_id = ended.run_id AND waits

@@ -36,7 +36,7 @@ from chassis.keys.caller import ANONYMOUS, Caller
 from chassis.retention.housekeeping import tidy
 from chassis.retention.settings import RetentionSettings
 from chassis.runs.approval import Decision, results_of
-from chassis.runs.attempts import Attempts, Work, put
+from chassis.runs.attempts import Attempts, Work, put, take_webhook
 from chassis.runs.once import once
 from chassis.runs.runner import Runner
 from chassis.runs.started import StartedRun
@@ -348,6 +348,32 @@ async def test_agent_below_keeps_to_once(sessions: Sessions) -> None:
     await asyncio.wait([task])
     assert await asyncio.wait_for(attempt(), 20) == "fine"
     assert sent == ["send"]
+
+
+async def test_decision_while_the_wait_is_being_told(sessions: Sessions) -> None:
+    """They wait for each other, in one order, and nothing stays behind."""
+    books, address, told = Bookkeeper(sessions, PAY), "https://example.com/hook", []
+
+    async def tell(_: str, __: AsyncSession, found: str) -> None:
+        told.append(found)
+
+    async def queue_and_tell(run: StartedRun, session: AsyncSession) -> None:
+        await put(session, run.id, run.caller, run.content, model=None, replaces=None, webhook=address)
+
+    run = await books.runner.start("a", ANONYMOUS, "go", queue=queue_and_tell)
+    assert (await books.runner.answer(await books.attempt(run.id))).calls
+    async with sessions.begin() as deciding:
+        decide = text("UPDATE runs SET status = 'continued', continued_by = id WHERE id = :id")
+        await deciding.execute(decide, {"id": run.id})
+        finishing = asyncio.create_task(books.attempts.finish(run.id, tell))
+        await asyncio.sleep(0.5)
+        assert not finishing.done()
+        assert await take_webhook(deciding, run.id) == address
+    await asyncio.wait_for(finishing, 20)
+    assert told == [address]
+    async with sessions() as session:
+        left = text("SELECT count(*) FROM background_runs WHERE run_id = :id")
+        assert await session.scalar(left, {"id": run.id}) == 0
 
 
 class Carrying(Carrier):
