@@ -51,7 +51,6 @@ class Unfinished:
     noted: list[ModelMessage] = field(default_factory=list)
 
 
-
 @dataclass(frozen=True, slots=True)
 class StartedRun:
     """A run that has its row; nothing was sent to the model yet."""
