@@ -1,7 +1,7 @@
 // Calls of the API, with the token of who is signed in, or the key that it may ask for.
 
 import { Problem, problemOf } from "./problems.js";
-import { request } from "./request.js";
+import { read, request } from "./request.js";
 import { ended, forget, freshToken, offer, refresh, token } from "./signin.js";
 
 const KEY = "api-key"; // only in the tab's own storage, never in an address
@@ -56,4 +56,4 @@ async function nothingShown() {
 }
 
 /** Call the API and return the JSON of its answer. */
-export const get = async (path, options) => (await call(path, options)).json();
+export const get = async (path, options) => read(await call(path, options));

@@ -3,6 +3,7 @@
 import { call } from "./client.js";
 import { h, iconButton, say } from "./elements.js";
 import { Problem } from "./problems.js";
+import { read } from "./request.js";
 
 const PATIENCE = 300_000; // milliseconds that an upload may take
 const PICTURES = /^image\/(png|jpeg|gif|webp)$/;
@@ -32,7 +33,7 @@ async function upload(taken, file) {
   try {
     const query = new URLSearchParams({ name: taken.name });
     const response = await call(`v1/attachments?${query}`, { method: "POST", body: file, patience: PATIENCE });
-    const { id, name, media_type, bytes } = await response.json();
+    const { id, name, media_type, bytes } = await read(response);
     Object.assign(taken, { id, name, media_type, bytes });
     if (waiting.includes(taken)) say(`${name} is attached.`);
     else drop(taken);
@@ -110,7 +111,7 @@ function chip(file, blob, remove) {
 
 async function load(file) {
   const response = await call(`${pathOf(file)}/content`, { patience: PATIENCE });
-  return response.blob();
+  return read(response, "blob");
 }
 
 async function picture(element, file, blob) {

@@ -16,3 +16,12 @@ export async function request(url, { signal, patience = PATIENCE, ...options } =
     clearTimeout(timer);
   }
 }
+
+/** Read the body of an answer, which may be cut off too, or be somebody else's: a hotel's page, say. */
+export async function read(response, as = "json") {
+  try {
+    return await response[as]();
+  } catch {
+    throw unreachable();
+  }
+}

@@ -4,7 +4,7 @@
 
 import { json } from "./elements.js";
 import { Problem } from "./problems.js";
-import { request } from "./request.js";
+import { read, request } from "./request.js";
 
 const SESSION = "session"; // the tokens of who is signed in
 const PENDING = "sign-in"; // what must be known again when the person comes back from the provider
@@ -42,7 +42,7 @@ export const offer = () => (offered ??= fetchOffer().catch((error) => ((offered 
 async function fetchOffer() {
   const response = await request("chat/sign-in");
   if (!response.ok) throw away();
-  const found = await response.json();
+  const found = await read(response);
   return found.client_id ? found : null;
 }
 

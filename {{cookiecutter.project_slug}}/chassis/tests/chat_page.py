@@ -75,8 +75,8 @@ def opening(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
         yield page
     finally:
         context.close()
-    assert asked <= opened
-    assert complaints == []
+    assert asked <= opened, asked - opened
+    assert not complaints, complaints
 
 
 def origin(url: str) -> str:

@@ -42,9 +42,18 @@ from chassis.runs.runner import Runner
 from chassis.runs.started import StartedRun
 from chassis.runs.tables import Run
 from chassis.settings import RuntimeEnv
-from chassis.testing.service import unreachable
+from chassis.testing.service import unreachable, upgrade
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def database(new_database: Callable[[], URL]) -> URL:
+    """One of its own: runs stay underway in it."""
+    url = new_database()
+    upgrade(url)
+    return url
+
 
 PAY, LOOK, SLEEP = (ToolCallPart(name, {}, tool_call_id=name) for name in ("pay", "look", "sleep"))
 FINE = ModelResponse([TextPart("fine")])
