@@ -69,6 +69,12 @@ LOCKS = """
        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
      GROUP BY l.relation
 """
+# Nobody plans with an index that is dead, as DROP INDEX CONCURRENTLY makes it before it locks it, so nobody waits for it.
+ALIVE = """
+    SELECT c.oid::int8
+      FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
+     WHERE c.oid = ANY(%s) AND coalesce(i.indislive, true)
+"""
 
 
 class Index(NamedTuple):
@@ -399,8 +405,10 @@ class Sampler:
         with engine.connect() as beside:
             driver: psycopg.Connection[Any] = beside.connection.driver_connection  # type: ignore[assignment]
             while not self._over.is_set():
-                for oid, modes in driver.execute(LOCKS, [pid]):
-                    self._found.setdefault(oid, set()).update(modes)
+                locked = dict(driver.execute(LOCKS, [pid]).fetchall())
+                # Afterwards, since what is alive by then was so while it was locked.
+                for (oid,) in driver.execute(ALIVE, [list(locked)]):
+                    self._found.setdefault(oid, set()).update(locked[oid])
                 driver.rollback()
 
 

@@ -1,14 +1,16 @@
 """Each operation of `cases` on a real server: the unsafe ones are found by their rule, nothing else is."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, text
 
+from chassis.database.engine import sync_engine
 from chassis.lint import trial
-from chassis.lint.effects import Observer
+from chassis.lint.effects import Observer, Sampler
 from chassis.lint.errors import LintError
 from chassis.lint.old_code import OfClasses
 from chassis.lint.rows import Filled
@@ -35,6 +37,26 @@ def test_each_is_found_by_its_rule(postgres: Engine, tmp_path: Path, case: Case)
         assert report.findings == []
     else:
         assert case.rule in rules(report), report.findings
+
+
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_lock_on_a_dead_index_stops_nobody(new_database: Callable[[], URL], is_dead: bool) -> None:
+    """DROP INDEX CONCURRENTLY takes one at its end, for a moment that is seen or not."""
+    engine = sync_engine(new_database())
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE users (id int CONSTRAINT users_pkey PRIMARY KEY)"))
+        alive = text("UPDATE pg_index SET indislive = :alive WHERE indexrelid = 'users_pkey'::regclass")
+        connection.execute(alive, {"alive": not is_dead})
+    with engine.connect() as connection:
+        index, pid = connection.execute(
+            text("SELECT 'users_pkey'::regclass::oid::int8, pg_backend_pid()")
+        ).one()
+        connection.execute(text("ALTER INDEX users_pkey SET TABLESPACE pg_default"))
+        sampler = Sampler(connection, pid)
+        time.sleep(0.5)
+        locked = dict(sampler.stop())
+    engine.dispose()
+    assert ("AccessExclusiveLock" in locked.get(index, ())) is not is_dead
 
 
 # What each part sees, and how to shut its eyes.
