@@ -9,4 +9,4 @@ import gc
 # tenth of a run's time, and of a start's.
 gc.set_threshold(50_000)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
